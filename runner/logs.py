@@ -1,0 +1,54 @@
+"""Logging set up once: lines for people, or JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+QUIET = {
+    "celery": logging.WARNING,
+    "celery.worker.request": logging.CRITICAL,  # says at length what we say in one line
+    "kombu": logging.WARNING,
+    "uvicorn": logging.WARNING,
+    "httpx": logging.WARNING,
+}
+
+
+def configure(level: str, form: str) -> None:
+    """Send log lines to standard error, as `console` text or `json`, one line each."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Console())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name, quiet in QUIET.items():
+        logging.getLogger(name).setLevel(max(quiet, root.level))
+
+
+class _Console(logging.Formatter):
+    """A line for a person: time, level when it matters, words."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        text = f"{moment} {level}{record.getMessage()}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class _Json(logging.Formatter):
+    """A line for a machine; line breaks and control characters are escaped by JSON itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        document = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            document["trace"] = self.formatException(record.exc_info)
+        return json.dumps(document, ensure_ascii=False)

@@ -1,0 +1,391 @@
+"""Move jobs: submit, send to workers, take in what they say, cancel, and repair what got lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import redis
+
+from runner import events
+from runner.broker import Producer
+from runner.errors import (
+    BrokerUnavailable,
+    Expired,
+    JobFinished,
+    JobUnknown,
+    QueueFull,
+    RunnerError,
+    StoreUnavailable,
+    WorkerLost,
+)
+from runner.manifest import Manifest
+from runner.orchestrator.catalog import Catalog
+from runner.orchestrator.jobs import Job, new_id
+from runner.orchestrator.resource import job_resource
+from runner.orchestrator.store import Store
+from runner.wire import LEASE, OrchestratorWire, Result, pack
+
+log = logging.getLogger(__name__)
+
+POLL = 1.0
+"""Seconds between two looks for work when nothing has been heard."""
+
+REPAIR = 5.0
+"""Seconds between two looks for what got lost."""
+
+ABANDONED = 30.0
+"""Seconds after which results that another orchestrator read are taken over."""
+
+CLAIM = 200
+"""Most jobs sent in one go."""
+
+
+class Dispatcher:
+    """Everything that changes a job goes through here; any number may run on one database."""
+
+    def __init__(
+        self,
+        store: Store,
+        wire: OrchestratorWire,
+        producer: Producer,
+        catalog: Catalog,
+        *,
+        on_finished: Callable[[Job], None] = lambda job: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store, self.wire, self.catalog = store, wire, catalog
+        self._producer, self._clock = producer, clock
+        self._on_finished = on_finished
+        self._consumer = f"{socket.gethostname()}-{os.getpid()}-{random.randrange(16**6):06x}"
+        self._work = asyncio.Event()
+        self._waiters: dict[str, set[asyncio.Event]] = {}
+        self._unfinished: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+        self._missing: set[tuple[str, int]] = set()
+        self._silent: set[tuple[str, int]] = set()
+
+    # --- what callers ask for --------------------------------------------------------------------
+
+    async def submit(
+        self, manifest: Manifest, inputs: dict[str, Any], *, size: int, owner: str = "",
+        priority: int = 0,
+    ) -> Job:  # fmt: skip
+        """Commit a job and return it; when this returns, the job will not be lost.
+
+        `size` is that of the request's body in bytes. Raises `QueueFull`, `StoreUnavailable`.
+        """
+        limit = manifest.limits.max_queued
+        unfinished = self._unfinished.get(manifest.name, 0)
+        if unfinished >= limit:
+            raise QueueFull(
+                f"{manifest.name} has {unfinished} unfinished jobs; `limits.max_queued` of its "
+                f"manifest allows {limit}.",
+                retry_after=self._retry_after(manifest, unfinished),
+            )
+        now = self._clock()
+        job = Job(
+            id=new_id(), owner=owner, service=manifest.name, service_version=manifest.version,
+            major=manifest.major, manifest_digest=manifest.digest,
+            attempts=manifest.limits.attempts, priority=priority, created_at=now,
+            available_at=now, updated_at=now,
+            queue_deadline_at=now + manifest.limits.queue_timeout, input_bytes=size,
+        )  # fmt: skip
+        await self.store.submit(job, pack(inputs))
+        self._unfinished[manifest.name] = unfinished + 1
+        self._work.set()
+        return job
+
+    async def cancel(self, job_id: str, actor: str) -> Job:
+        """Ask for a job to end; raises `JobUnknown`, or `JobFinished` if it already has.
+
+        A job that no worker has started is canceled at once; otherwise its worker stops at the
+        handler's next checkpoint.
+        """
+        job = await self.job(job_id)
+        if job.status == "canceled":
+            return job
+        if job.finished:
+            raise JobFinished(f"The job has already {job.status}.", job_status=job.status)
+        revoked = False
+        if job.dispatched_at is not None:
+            with contextlib.suppress(redis.RedisError):  # the repair asks again
+                revoked = await self.wire.cancel(job_id, actor) == "revoked"
+        changed = await self.store.cancel(job_id, actor, revoked, self._clock())
+        job = changed or await self.job(job_id)
+        if job.finished:
+            await self._announce([job])
+        return job
+
+    async def erase(self, job_id: str) -> None:
+        """Remove a job with its input, result and history; raises `JobUnknown`."""
+        with contextlib.suppress(JobFinished):
+            await self.cancel(job_id, "erasure")
+        with contextlib.suppress(redis.RedisError):
+            await self.wire.erase(job_id)
+        await self.store.delete(job_id)
+
+    async def job(self, job_id: str) -> Job:
+        """Return a job; raises `JobUnknown`."""
+        job = await self.store.get(job_id)
+        if job is None:
+            raise JobUnknown(f"There is no job `{job_id[:60]}`.")
+        return job
+
+    async def wait(self, job_id: str, seconds: float) -> Job:
+        """Return the job once it has finished, or as it stands after `seconds`."""
+        event = asyncio.Event()
+        self._waiters.setdefault(job_id, set()).add(event)
+        deadline = time.monotonic() + seconds
+        try:
+            while True:
+                job = await self.job(job_id)
+                left = deadline - time.monotonic()
+                if job.finished or left <= 0:
+                    return job
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(event.wait(), min(left, POLL))
+        finally:
+            self._waiters[job_id].discard(event)
+            if not self._waiters[job_id]:
+                del self._waiters[job_id]
+
+    async def resource(self, job: Job) -> dict[str, Any]:
+        """Return a job as its callers see it, with its live progress or its place in the queue."""
+        if job.status == "running":
+            progress = None
+            with contextlib.suppress(redis.RedisError):
+                progress = await self.wire.progress(job.id)
+            return job_resource(job, progress=progress)
+        if job.status == "queued":
+            position = await self.store.position(job)
+            slots = max(1, self.catalog.slots(job.manifest_digest))
+            mean = self._seconds.get(job.service)
+            eta = None if mean is None else (position / slots + 1) * mean
+            return job_resource(job, position=position, eta_seconds=eta)
+        return job_resource(job)
+
+    async def follow(self, job: Job, after: str) -> AsyncIterator[tuple[str | None, str, Any]]:
+        """Yield (id, event, data) of a job's story until its `completed`; replays from `after`."""
+        yield None, "status", await self.resource(job)
+        last = after
+        while True:
+            try:
+                async for entry in self.wire.follow(job.id, last, block=POLL):
+                    if entry is None:
+                        break
+                    last, event = entry
+                    yield last, event["event"], event
+                    if event["event"] == "completed":
+                        return
+            except redis.RedisError:
+                await asyncio.sleep(POLL)
+            current = await self.store.get(job.id)
+            if current is None or current.finished:
+                resource = None if current is None else job_resource(current)
+                yield None, "completed", {"data": resource}
+                return
+
+    # --- what goes on all the time ---------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep jobs moving until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._forever(self._dispatch))
+            tasks.create_task(self._forever(self._ingest))
+            tasks.create_task(self._forever(self._repair))
+
+    def poke(self) -> None:
+        """Say that there may be work: a worker came, or a job did."""
+        self._work.set()
+
+    def wake(self, job_id: str) -> None:
+        """Wake whoever waits for this job."""
+        for event in self._waiters.get(job_id, ()):
+            event.set()
+
+    async def _forever(self, turn: Callable[[], Awaitable[None]]) -> None:
+        """Take turns; a Redis or database that is down is waited for, not died of."""
+        while True:
+            try:
+                await turn()
+            except (redis.RedisError, StoreUnavailable, BrokerUnavailable, OSError) as error:
+                log.warning("%s: %s; trying again", turn.__name__.strip("_"), error)
+                await asyncio.sleep(POLL)
+            except Exception:
+                log.exception("%s met an error of our own; trying again", turn.__name__.strip("_"))
+                await asyncio.sleep(POLL)
+
+    async def _dispatch(self) -> None:
+        """Send what may be sent: about two messages per living slot; the rest waits."""
+        self._work.clear()
+        backlog = await self.store.backlog()
+        unfinished: dict[str, int] = {}
+        for (service, _), row in backlog.items():
+            unfinished[service] = unfinished.get(service, 0) + row.waiting + row.dispatched
+        self._unfinished = unfinished
+        sent = 0
+        for (service, digest), row in backlog.items():
+            slots = self.catalog.slots(digest)
+            if row.waiting and not slots:
+                await self._repin(service, digest)
+                continue
+            room = min(2 * slots + 1 - row.dispatched, row.waiting, CLAIM)
+            if room > 0:
+                sent += await self._send(service, digest, room)
+        if not sent:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._work.wait(), POLL)
+
+    async def _send(self, service: str, digest: str, room: int) -> int:
+        """Claim in the store, then publish; what could not be published goes back."""
+        claimed = await self.store.claim(service, digest, room, self._clock())
+        if not claimed:
+            return 0
+        try:
+            for job, packed in claimed:
+                await self.wire.load(job.id, job.attempt, packed)
+            await asyncio.to_thread(self._publish, [job for job, _ in claimed])
+        except (redis.RedisError, BrokerUnavailable):
+            await self.store.release([(job.id, job.attempt) for job, _ in claimed])
+            raise
+        return len(claimed)
+
+    def _publish(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._producer.send(job.id, job.attempt, job.service, job.manifest_digest)
+
+    async def _repin(self, service: str, digest: str) -> None:
+        """Move waiting jobs whose manifest has no worker to a living one of the same major version.
+
+        A job moves only if its input is right for the other manifest too.
+        """
+        try:
+            manifest = self.catalog.serving(service)
+        except RunnerError:
+            return
+        if manifest.digest == digest:
+            return
+        for job, inputs in await self.store.waiting_inputs(service, digest, CLAIM):
+            if job.major == manifest.major and not manifest.input_schema.problems(inputs):
+                await self.store.repin(job.id, manifest.digest, manifest.version)
+
+    async def _ingest(self) -> None:
+        """Take in results; they leave the stream only after the commit."""
+        try:
+            results = await self.wire.results(self._consumer, block=2.0)
+        except redis.ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            await self.wire.open_results()
+            return
+        await self._take(results)
+
+    async def _take(self, results: list[Result]) -> None:
+        if not results:
+            return
+        batch = [(r.event.job, r.event, r.output) for r in results if r.event is not None]
+        changed = await self.store.ingest(batch, self._clock())
+        await self.wire.acknowledge([result.entry for result in results])
+        await self._announce(changed)
+
+    async def _announce(self, jobs: list[Job]) -> None:
+        """Tell a change to those who follow or wait, and take finished jobs off the conveyor."""
+        finished = [job for job in jobs if job.finished]
+        for job in finished:
+            self._on_finished(job)
+            self._learn_speed(job)
+            self.wake(job.id)
+        self._work.set()
+        stories = [
+            (job.id, "completed" if job.finished else "status", job_resource(job)) for job in jobs
+        ]
+        with contextlib.suppress(redis.RedisError):  # those who wait look at the store as well
+            await self.wire.tell(stories, [job.id for job in finished])
+            await self.wire.forget(job.id for job in finished)
+
+    def _learn_speed(self, job: Job) -> None:
+        if job.status == "succeeded" and job.started_at and job.finished_at:
+            seconds = job.finished_at - job.started_at
+            known = self._seconds.get(job.service, seconds)
+            self._seconds[job.service] = 0.8 * known + 0.2 * seconds
+
+    def _retry_after(self, manifest: Manifest, unfinished: int) -> int:
+        """Return the seconds in which about a tenth of the backlog should be worked off."""
+        mean = self._seconds.get(manifest.name, 1.0)
+        slots = max(1, self.catalog.slots(manifest.digest))
+        return int(min(300, max(1, unfinished * mean / slots / 10)))
+
+    # --- what got lost ---------------------------------------------------------------------------
+
+    async def _repair(self) -> None:
+        """Look every few seconds for jobs that no one would move any more."""
+        await asyncio.sleep(REPAIR)
+        now = self._clock()
+        await self._take(await self.wire.abandoned(self._consumer, idle=ABANDONED))
+        await self._expire(now)
+        await self._find_missing(now)
+        await self._find_silent(now)
+
+    async def _expire(self, now: float) -> None:
+        for job in await self.store.overdue(now):
+            waited = now - job.available_at
+            detail = (
+                f"The job waited {waited:.0f} s for a free worker; `limits.queue_timeout` of the "
+                f"manifest allows {(job.queue_deadline_at or now) - job.available_at:.0f} s."
+            )
+            await self._end(job, Expired(detail, clock="queue_timeout"))
+
+    async def _find_missing(self, now: float) -> None:
+        """Send again what Redis no longer holds: its message is neither queued nor at a worker."""
+        sent = await self.store.dispatched(now - REPAIR)
+        held: set[tuple[str, int]] = set()
+        for service, digest in {(job.service, job.manifest_digest) for job in sent}:
+            held |= await asyncio.to_thread(self._producer.pending, service, digest)
+        leases = await self.wire.leased([job.id for job in sent])
+        missing: set[tuple[str, int]] = set()
+        for job, leased in zip(sent, leases, strict=True):
+            if job.cancel_requested_at is not None:
+                await self.cancel(job.id, job.cancel_actor or "")
+            elif not leased and (job.id, job.attempt) not in held:
+                missing.add((job.id, job.attempt))
+        again = missing & self._missing
+        self._missing = missing - again
+        if again:
+            log.warning("%d messages were lost on the way; sending them again", len(again))
+            await self.store.release(sorted(again))
+            self._work.set()
+
+    async def _find_silent(self, now: float) -> None:
+        """End the attempts of workers that keep no lease any more: they are dead or cut off."""
+        running = await self.store.running()
+        leases = await self.wire.leased([job.id for job in running])
+        silent: set[tuple[str, int]] = set()
+        for job, leased in zip(running, leases, strict=True):
+            if leased:
+                if job.cancel_requested_at is not None:
+                    await self.wire.cancel(job.id, job.cancel_actor or "")
+            elif now - (job.started_at or now) > LEASE:
+                silent.add((job.id, job.attempt))
+        for job in running:
+            if (job.id, job.attempt) in silent & self._silent:
+                log.warning("job %s: worker %s fell silent", job.id, job.worker)
+                await self._end(job, WorkerLost(
+                    f"The worker {job.worker} died or was cut off while it ran attempt "
+                    f"{job.attempt} of {job.attempts}."))  # fmt: skip
+        self._silent = silent
+
+    async def _end(self, job: Job, error: RunnerError) -> None:
+        """End an attempt on behalf of those who cannot speak."""
+        event = events.Failed(
+            job=job.id, service=job.service, attempt=job.attempt, seq=0, at=self._clock(),
+            error=error.to_problem(),
+        )  # fmt: skip
+        await self._announce(await self.store.ingest([(job.id, event, None)], self._clock()))

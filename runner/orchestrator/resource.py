@@ -1,0 +1,144 @@
+"""What callers see of a job, a service and a worker: the JSON of the HTTP API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from runner.orchestrator.catalog import Entry
+from runner.orchestrator.jobs import Job
+
+
+def job_resource(
+    job: Job,
+    *,
+    progress: dict[str, Any] | None = None,
+    position: int | None = None,
+    eta_seconds: float | None = None,
+) -> dict[str, Any]:
+    """Return a job as its callers see it; `progress` is the live picture of a running one.
+
+    `position` counts the jobs of the service that stand before it, 0 for the next one.
+    """
+    here = f"/v1/jobs/{job.id}"
+    return {
+        "id": job.id,
+        "service": job.service,
+        "service_version": job.service_version,
+        "manifest_digest": job.manifest_digest,
+        "status": job.status,
+        "reason": job.reason,
+        "progress": _progress(progress or job.progress),
+        "position": position,
+        "eta_seconds": None if eta_seconds is None else round(eta_seconds, 1),
+        "attempt": job.attempt,
+        "attempts": job.attempts,
+        "priority": job.priority,
+        "created_at": when(job.created_at),
+        "started_at": when(job.started_at),
+        "finished_at": when(job.finished_at),
+        "updated_at": when(job.updated_at),
+        "expires_at": when(job.expires_at),
+        "cancel_requested_at": when(job.cancel_requested_at),
+        "error": job.error,
+        "links": {
+            "self": here,
+            "result": f"{here}/result",
+            "events": f"{here}/events",
+            "cancel": f"{here}/cancel",
+        },
+    }
+
+
+def event_data(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a worker's event as those see it who follow the job."""
+    data = {key: value for key, value in event.items() if key not in ("event", "at")}
+    data["at"] = when(event.get("at"))
+    if data.get("progress"):
+        data["progress"] = _progress(data["progress"])
+    return data
+
+
+def service_resource(entry: Entry, *, whole: bool = False) -> dict[str, Any]:
+    """Return a service as its callers see it; `whole` adds the manifest itself."""
+    manifest = entry.manifest
+    here = f"/v1/services/{manifest.name}"
+    resource = {
+        "name": manifest.name,
+        "type": manifest.type,
+        "version": manifest.version,
+        "manifest_digest": manifest.digest,
+        "summary": manifest.summary,
+        "languages": list(manifest.languages),
+        "status": entry.status,
+        "reason": None if entry.available else entry.why_unavailable(),
+        "slots": sum(m.instance.slots for m in entry.members if m.usable),
+        "seen_at": when(entry.seen_at),
+        "workers": [
+            {
+                "instance": m.instance.instance,
+                "state": m.instance.state if not m.quarantined else "quarantined",
+                "version": m.instance.version,
+                "manifest_digest": m.instance.digest,
+                "slots": m.instance.slots,
+                "busy": m.instance.busy,
+                "host": m.instance.host,
+                "started_at": when(m.instance.started_at),
+                "load_seconds": m.instance.load_seconds,
+                "error": m.quarantined or m.instance.error,
+            }
+            for m in entry.members
+        ],
+        "links": {"self": here, "jobs": f"{here}/jobs"},
+    }
+    return {**resource, "manifest": manifest.document} if whole else resource
+
+
+def linto_services(entries: list[Entry]) -> dict[str, list[dict[str, Any]]]:
+    """Return the living services by type, in the shape LinTO's clients know (`/list-services`)."""
+    listed: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        usable = [m.instance for m in entry.members if m.usable]
+        if usable:
+            manifest = entry.manifest
+            listed.setdefault(manifest.type, []).append(
+                {
+                    "service_name": manifest.name,
+                    "service_type": manifest.type,
+                    "service_language": "|".join(manifest.languages) or "*",
+                    "queue_name": manifest.name,
+                    "info": manifest.summary,
+                    "instances": [
+                        {
+                            "host_name": i.instance,
+                            "last_alive": int(entry.seen_at),
+                            "version": i.version,
+                            "concurrency": i.slots,
+                        }
+                        for i in usable
+                    ],
+                }
+            )
+    return listed
+
+
+def when(seconds: float | None) -> str | None:
+    """Return a time as RFC 3339 in UTC with milliseconds and a Z."""
+    if seconds is None:
+        return None
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _progress(picture: dict[str, Any] | None) -> dict[str, Any] | None:
+    if picture is None:
+        return None
+    steps = [
+        {
+            **step,
+            "started_at": when(step.get("started_at")),
+            "finished_at": when(step.get("finished_at")),
+        }
+        for step in picture.get("steps", ())
+    ]
+    return {**picture, "steps": steps}

@@ -1,0 +1,158 @@
+"""The shared registry: workers announce their manifest in Redis, and orchestrators list the living.
+
+Keys under the deployment's namespace: `instance:{service}:{instance}` says who is alive and expires
+by itself (dead means absent); `manifest:{digest}` holds each announced manifest once; `instances`
+names the instance keys, so that listing never scans the whole of Redis; the `registry` channel
+tells of every change at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import orjson
+import redis
+import redis.asyncio
+
+from runner.errors import ManifestInvalid, Problem
+from runner.manifest import Manifest, digest_of, from_document
+from runner.schema import Schema
+
+BEAT = 5
+"""Seconds between two announcements of a living worker."""
+
+ALIVE = 15
+"""Seconds after which a worker that fell silent is gone."""
+
+MANIFEST_TTL = 24 * 3600
+MAX_RECORD = 64 * 1024
+MAX_MANIFEST = 512 * 1024
+STATES = ("starting", "ready", "draining", "unhealthy")
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What one worker says about itself; times are seconds since the epoch."""
+
+    instance: str
+    service: str
+    version: str
+    digest: str
+    state: str
+    slots: int
+    busy: int = 0
+    host: str = ""
+    pid: int = 0
+    started_at: float = 0.0
+    load_seconds: float | None = None
+    error: str | None = None
+
+
+_RECORD = Schema(
+    {
+        "type": "object",
+        "required": ["instance", "service", "version", "digest", "state", "slots"],
+        "additionalProperties": False,
+        "properties": {
+            "instance": {"type": "string", "pattern": "^[A-Za-z0-9._@-]{1,200}$"},
+            "service": {"type": "string", "pattern": "^[a-z][a-z0-9]*(-[a-z0-9]+)*$"},
+            "version": {"type": "string", "maxLength": 63},
+            "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "state": {"enum": list(STATES)},
+            "slots": {"type": "integer", "minimum": 0, "maximum": 10_000},
+            "busy": {"type": "integer", "minimum": 0, "maximum": 10_000},
+            "host": {"type": "string", "maxLength": 253},
+            "pid": {"type": "integer"},
+            "started_at": {"type": "number"},
+            "load_seconds": {"type": ["number", "null"]},
+            "error": {"type": ["string", "null"], "maxLength": 8000},
+        },
+    }
+)
+
+
+class Announcer:
+    """Keeps one worker's key alive; every call blocks for at most a few seconds."""
+
+    def __init__(
+        self, client: redis.Redis, namespace: str, manifest: Manifest, instance: Instance
+    ) -> None:
+        self._redis, self._namespace = client, namespace
+        self._manifest = manifest
+        self.instance = instance
+        self._key = f"{namespace}:instance:{instance.service}:{instance.instance}"
+
+    def announce(self, **changes: Any) -> None:
+        """Renew the key, with what changed; a change of state is told to everyone at once."""
+        before, self.instance = self.instance, replace(self.instance, **changes)
+        manifest_key = f"{self._namespace}:manifest:{self.instance.digest}"
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.set(self._key, orjson.dumps(asdict(self.instance)), ex=ALIVE)
+        pipe.sadd(f"{self._namespace}:instances", self._key)
+        pipe.expire(manifest_key, MANIFEST_TTL)
+        *_, known = pipe.execute()
+        if not known:
+            self._redis.set(manifest_key, orjson.dumps(self._manifest.document), ex=MANIFEST_TTL)
+        if not known or before.state != self.instance.state:
+            self._redis.publish(f"{self._namespace}:registry", self._key)
+
+    def withdraw(self) -> None:
+        """Say that this worker is gone."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.delete(self._key)
+        pipe.srem(f"{self._namespace}:instances", self._key)
+        pipe.publish(f"{self._namespace}:registry", self._key)
+        pipe.execute()
+
+
+class Registry:
+    """Lists the living and fetches what they announced; all of it is treated as hostile input."""
+
+    def __init__(self, client: redis.asyncio.Redis, namespace: str) -> None:
+        self._redis, self._namespace = client, namespace
+
+    @property
+    def channel(self) -> str:
+        """The channel on which every change is told."""
+        return f"{self._namespace}:registry"
+
+    async def living(self) -> list[Instance]:
+        """Return every living instance whose record can be read, in a stable order."""
+        index = f"{self._namespace}:instances"
+        keys = sorted(await self._redis.smembers(index))
+        if not keys:
+            return []
+        records = await self._redis.mget(keys)
+        gone = [key for key, record in zip(keys, records, strict=True) if record is None]
+        if gone:
+            await self._redis.srem(index, *gone)
+        return [instance for record in records if (instance := _instance(record))]
+
+    async def manifest(self, digest: str) -> Manifest:
+        """Fetch and check one announced manifest; raises `ManifestInvalid`."""
+        data = await self._redis.get(f"{self._namespace}:manifest:{digest}")
+        if data is None or len(data) > MAX_MANIFEST:
+            what = "is not there" if data is None else f"is larger than {MAX_MANIFEST} bytes"
+            raise ManifestInvalid(problems=[Problem("", "announced", f"the manifest {what}")])
+        try:
+            document = orjson.loads(data)
+        except ValueError:
+            document = None
+        manifest = from_document(document)
+        if digest_of(manifest.document) != digest:
+            raise ManifestInvalid(
+                problems=[Problem("", "digest", "the manifest is not the one its digest names")]
+            )
+        return manifest
+
+
+def _instance(record: bytes | str | None) -> Instance | None:
+    """Read one record; what is not a record of ours is nobody."""
+    if record is None or len(record) > MAX_RECORD:
+        return None
+    try:
+        document = orjson.loads(record)
+    except ValueError:
+        return None
+    return Instance(**document) if not _RECORD.problems(document) else None

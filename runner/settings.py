@@ -1,0 +1,272 @@
+"""One table of settings, and a frozen object that knows where each value came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from dotenv import dotenv_values
+
+from runner.errors import SettingInvalid
+
+ORIGINS = ("flag", "environment", ".env", ".envdefault", "manifest", "built-in")
+"""Where a value can come from, the strongest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table: its environment name, type, default and sentence."""
+
+    name: str
+    parse: Callable[[str], Any]
+    default: Any
+    help: str
+    secret: bool = False
+    option: str = ""
+
+    @property
+    def key(self) -> str:
+        """The attribute under which the value is read: `services_broker`."""
+        return self.name.lower()
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag: `--services-broker`; `option` where the name would be clumsy."""
+        return self.option or "--" + self.key.replace("_", "-")
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise ValueError("must be a port, 0 to 65535")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError("must be 1 or more")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text.removesuffix("s"))
+    if value < 0:
+        raise ValueError("must be seconds, 0 or more")
+    return value
+
+
+def _mode(text: str) -> str:
+    if text not in ("http", "worker", "task"):
+        raise ValueError("must be http or worker")
+    return "worker" if text == "task" else text
+
+
+def _broker(text: str) -> str:
+    if urlsplit(text).scheme not in ("redis", "rediss"):
+        raise ValueError("must be a redis:// or rediss:// URL")
+    return text
+
+
+def _database(text: str) -> str:
+    if not text.startswith(("sqlite:///", "postgresql://", "postgres://")):
+        raise ValueError("must be a sqlite:///… or postgresql://… URL")
+    return text
+
+
+def _namespace(text: str) -> str:
+    if not text or not all(c.isalnum() or c in "-_" for c in text):
+        raise ValueError("must be letters, digits, - or _")
+    return text
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"must be {' or '.join(words)}")
+        return text.lower()
+
+    return parse
+
+
+TABLE: tuple[Setting, ...] = (
+    Setting("HOST", str, "127.0.0.1", "Address to listen on; 0.0.0.0 for every interface."),
+    Setting("PORT", _port, 8000, "Port to listen on."),
+    Setting("MANIFEST", str, None, "The manifest of the service to serve."),
+    Setting("SERVICE_MODE", _mode, "http", "How to serve it: http, or worker (also: task).",
+            option="--mode"),
+    Setting("CONCURRENCY", _count, 1, "Executions at a time, each in its own process."),
+    Setting("QUEUE_SIZE", int, 16, "Requests that may wait for a slot in HTTP mode, per process."),
+    Setting("SERVICES_BROKER", _broker, "redis://127.0.0.1:6379/0", "The Redis that carries jobs.",
+            secret=True),
+    Setting("BROKER_PASS", str, None, "Password of that Redis, if its URL has none.", secret=True),
+    Setting("NAMESPACE", _namespace, "nlp", "Prefix of every Redis key of this deployment."),
+    Setting("DATABASE_URL", _database, "sqlite:///.nlp-runner/jobs.db",
+            "Where jobs are kept: sqlite:///file or postgresql://user@host/name.", secret=True),
+    Setting("DATA_DIR", str, ".nlp-runner", "Folder of `nlp-runner up` for its Redis and jobs."),
+    Setting("MAX_WAIT", _seconds, 60.0, "Longest a caller may wait in one request, in seconds."),
+    Setting("SHUTDOWN_GRACE", _seconds, 30.0, "Seconds that running work gets at a stop."),
+    Setting("ORCHESTRATOR_URL", str, "http://127.0.0.1:8000", "The orchestrator that `call`, "
+            "`services` and `jobs` talk to.", option="--url"),
+    Setting("LOG_LEVEL", _choice("debug", "info", "warning", "error"), "info", "What is logged."),
+    Setting("LOG_FORMAT", _choice("console", "json"), "console", "Lines for people, or JSON."),
+)  # fmt: skip
+
+BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in TABLE}
+
+
+class Settings:
+    """The values in force, read as attributes, and the origin of each. It cannot be changed."""
+
+    def __init__(self, values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+        object.__setattr__(self, "_values", dict(values))
+        object.__setattr__(self, "_origins", dict(origins))
+
+    def __getattr__(self, key: str) -> Any:
+        try:
+            return self._values[key]
+        except KeyError:
+            raise AttributeError(f"there is no setting {key.upper()}") from None
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        raise AttributeError("settings are read once and do not change")
+
+    def origin(self, name: str) -> str:
+        """Say where the value of `name` (as `PORT`) came from: one of `ORIGINS`."""
+        origin: str = self._origins[name.lower()]
+        return origin
+
+    @property
+    def broker_url(self) -> str:
+        """The broker's URL with `BROKER_PASS` put in where the URL has no password."""
+        parts = urlsplit(self.services_broker)
+        if not self.broker_pass or parts.password:
+            return str(self.services_broker)
+        user = parts.username or ""
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=f"{user}:{self.broker_pass}@{host}"))
+
+    def shown(self, name: str) -> str:
+        """Return the value as a person may read it: passwords are masked."""
+        value = self._values[name.lower()]
+        if value is None:
+            return "(none)"
+        return masked(str(value)) if BY_NAME[name].secret else str(value)
+
+
+def resolve(
+    *,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str],
+    folder: Path,
+    manifest: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Find every setting: flag, environment, `.env`, `.envdefault`, manifest, built-in.
+
+    `flags` and `manifest` hold what the command line and the manifest say, by environment name;
+    None counts as not said. A secret may stand in a file: `BROKER_PASS_FILE=/run/secrets/redis`.
+    Raises `SettingInvalid` with the setting, its origin and what is wrong.
+    """
+    texts = _texts(environ, folder)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for setting in TABLE:
+        values[setting.key], origins[setting.key] = _find(
+            setting, flags or {}, texts, manifest or {}
+        )
+    return Settings(values, origins)
+
+
+def service_config(
+    name: str,
+    schemas: Mapping[str, Any],
+    *,
+    flags: Mapping[str, str],
+    environ: Mapping[str, str],
+    folder: Path,
+) -> dict[str, Any]:
+    """Find the operator's values for a manifest's `config`: `--config model=…`, else `NER_MODEL`.
+
+    Values are read as JSON where the schema wants something other than a string.
+    """
+    prefix = name.upper().replace("-", "_") + "_"
+    unknown = sorted(set(flags) - set(schemas))
+    if unknown:
+        known = ", ".join(schemas) or "none"
+        raise SettingInvalid(f"--config {unknown[0]}: {name} has no such config; it has {known}.")
+    found: dict[str, Any] = {}
+    sources: list[tuple[str, Mapping[str, str]]]
+    sources = [("flag", {prefix + key.upper(): text for key, text in flags.items()})]
+    sources += _texts(environ, folder)
+    for key, schema in schemas.items():
+        for _, texts in sources:
+            text = texts.get(prefix + key.upper())
+            if text is not None:
+                found[key] = text if schema.get("type", "string") == "string" else _json(key, text)
+                break
+    return found
+
+
+def masked(url: str) -> str:
+    """Return a URL with its password hidden; other text that is secret is hidden whole."""
+    parts = urlsplit(url)
+    if not parts.scheme:
+        return "********"
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:********@{host}"))
+
+
+def _texts(environ: Mapping[str, str], folder: Path) -> list[tuple[str, Mapping[str, str]]]:
+    """Return what the environment and the two files say, the strongest first."""
+    files = [(name, dotenv_values(folder / name, interpolate=False)) for name in ORIGINS[2:4]]
+    return [
+        ("environment", environ),
+        *((name, {k: v for k, v in values.items() if v is not None}) for name, values in files),
+    ]
+
+
+def _find(
+    setting: Setting,
+    flags: Mapping[str, Any],
+    texts: list[tuple[str, Mapping[str, str]]],
+    manifest: Mapping[str, Any],
+) -> tuple[Any, str]:
+    if flags.get(setting.name) is not None:
+        return _parsed(setting, str(flags[setting.name]), "flag"), "flag"
+    for origin, values in texts:
+        text = values.get(setting.name)
+        if not text and setting.secret and (file := values.get(f"{setting.name}_FILE")):
+            text = _secret(setting, file)
+        if text:
+            return _parsed(setting, text, origin), origin
+    if manifest.get(setting.name) is not None:
+        return manifest[setting.name], "manifest"
+    return setting.default, "built-in"
+
+
+def _parsed(setting: Setting, text: str, origin: str) -> Any:
+    try:
+        return setting.parse(text.strip())
+    except ValueError as error:
+        shown = masked(text) if setting.secret else text
+        raise SettingInvalid(f"{setting.name} ({origin}): {shown!r}: {error}.") from None
+
+
+def _secret(setting: Setting, file: str) -> str:
+    try:
+        return Path(file).read_text("utf-8").strip()
+    except OSError as error:
+        raise SettingInvalid(f"{setting.name}_FILE: {file}: {error.strerror}.") from None
+
+
+def _json(key: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise SettingInvalid(f"config `{key}`: {text!r} is not JSON.") from None
