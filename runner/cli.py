@@ -131,6 +131,7 @@ def orchestrator(**flags_given: str | None) -> None:
     """Find the living services, take jobs for them, and answer for every job."""
     from runner import server
     from runner.orchestrator import app
+    from runner.orchestrator.life import Home
 
     settings = _settings(flags_given)
     logs.configure(settings.log_level, settings.log_format)
@@ -138,7 +139,7 @@ def orchestrator(**flags_given: str | None) -> None:
         Path(settings.database_url.removeprefix("sqlite:///")).parent.mkdir(
             parents=True, exist_ok=True
         )
-    home = app.Home(
+    home = Home(
         settings.database_url, settings.broker_url, settings.namespace, settings.max_wait
     )
     server.serve(

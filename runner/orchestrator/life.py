@@ -1,0 +1,213 @@
+"""What the orchestrator connects and keeps going, from its start to its stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import redis
+
+from runner import openapi, wire
+from runner.broker import Producer
+from runner.errors import ManifestInvalid, StoreUnavailable
+from runner.http import Lifetime
+from runner.manifest import Manifest, from_document
+from runner.metrics import Metrics
+from runner.orchestrator.catalog import Catalog
+from runner.orchestrator.dispatch import Dispatcher
+from runner.orchestrator.jobs import Job
+from runner.orchestrator.store import Store
+from runner.registry import Registry
+
+log = logging.getLogger(__name__)
+
+REFRESH = 2.0
+"""Seconds between two looks at the registry when it has told of no change."""
+
+STORE_PATIENCE = 30.0
+"""Seconds that the database gets to answer when the orchestrator starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where an orchestrator lives: its database, its Redis, its namespace, its patience (s)."""
+
+    database_url: str
+    broker_url: str
+    namespace: str
+    max_wait: float
+
+
+class Orchestrator:
+    """What the routes share; `live` is its life from start to stop."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.metrics = Metrics()
+        self.version = metadata.version("nlp-runner")
+        self._openapi: tuple[int, dict[str, Any]] = (-1, {})
+
+    @contextlib.asynccontextmanager
+    async def live(self, lifetime: Lifetime) -> AsyncIterator[None]:
+        """Connect, keep jobs moving, and leave everything in order."""
+        home = self.home
+        self.lifetime = lifetime
+        self.store = Store(home.database_url)
+        try:
+            await _patiently(self.store.open, STORE_PATIENCE)
+        except StoreUnavailable as error:
+            lifetime.fail(error)
+            yield
+            return
+        blocking = wire.connect(home.broker_url, "orchestrator-producer", timeout=2)
+        self.redis = wire.connect_async(home.broker_url, "orchestrator")
+        self.catalog = Catalog(Registry(self.redis, home.namespace))
+        self.registry_channel = Registry(self.redis, home.namespace).channel
+        producer = Producer(home.broker_url, home.namespace, blocking)
+        self.wire = wire.OrchestratorWire(self.redis, home.namespace)
+        self.dispatcher = Dispatcher(
+            self.store, self.wire, producer, self.catalog, on_finished=self._count
+        )
+        await self._remember_services()
+        self.metrics.collect(self._samples)
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self.dispatcher.run()),
+                tasks.create_task(self._keep_catalog()),
+                tasks.create_task(self._listen()),
+                tasks.create_task(self._measure()),
+            ]
+            yield
+            for task in running:
+                task.cancel()
+        await self.redis.aclose()
+        await asyncio.to_thread(producer.close)
+        blocking.close()
+        await self.store.close()
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document of what is alive; composed anew when that changes."""
+        if self._openapi[0] != self.catalog.version:
+            services = [(entry.manifest, entry.available) for entry in self.catalog.entries()]
+            self._openapi = (self.catalog.version, openapi.of_platform(services, self.version))
+        return self._openapi[1]
+
+    def _count(self, job: Job) -> None:
+        self.metrics.finished(
+            service=job.service,
+            version=job.service_version,
+            outcome=job.status,
+            reason=job.reason or "",
+            queue_seconds=(job.started_at or job.finished_at or job.created_at) - job.created_at,
+            run_seconds=(
+                job.finished_at - job.started_at if job.started_at and job.finished_at else None
+            ),
+        )
+
+    async def _remember_services(self) -> None:
+        """Take in the manifests of earlier days, so that a service that is down is not unknown."""
+        for _, document, seen_at in await self.store.manifests():
+            with contextlib.suppress(ManifestInvalid):
+                self.catalog.remember(from_document(document), seen_at)
+
+    async def _keep_catalog(self) -> None:
+        self._changed = asyncio.Event()
+        told = True
+        while True:
+            try:
+                fresh = await self.catalog.refresh(time.time())
+                self.dispatcher.poke()
+                for manifest in fresh:
+                    await self._save(manifest)
+                told = False
+            except (redis.RedisError, OSError) as error:
+                if not told:
+                    log.warning("the registry does not answer: %s", error)
+                told = True
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), REFRESH)
+
+    async def _save(self, manifest: Manifest) -> None:
+        try:
+            await self.store.save_manifest(
+                manifest.digest, manifest.name, manifest.document, time.time()
+            )
+        except StoreUnavailable as error:
+            log.warning("the manifest of %s could not be kept: %s", manifest.name, error)
+
+    async def _listen(self) -> None:
+        """Hear of workers that come and go, and of jobs that other orchestrators saw finish."""
+        while True:
+            try:
+                async with self.redis.pubsub() as channel:
+                    await channel.subscribe(self.registry_channel, self.wire.keys.done)
+                    while True:
+                        message = await channel.get_message(
+                            ignore_subscribe_messages=True, timeout=5.0
+                        )
+                        if message is None:
+                            continue
+                        if message["channel"].decode() == self.registry_channel:
+                            self._changed.set()
+                        else:
+                            self.dispatcher.wake(message["data"].decode())
+            except (redis.RedisError, OSError):
+                await asyncio.sleep(1.0)
+
+    async def _measure(self) -> None:
+        """Keep the queue's figures for the next scrape, so that a scrape never waits."""
+        self._backlog: dict[str, tuple[int, float]] = {}
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                self._backlog = await self.store.queue_ages(time.time())
+            await asyncio.sleep(5.0)
+
+    def _samples(self) -> list[tuple[str, str, dict[str, str], float]]:
+        """Say what is alive now: (metric, help, labels, value)."""
+        samples = []
+        for entry in self.catalog.entries():
+            manifest = entry.manifest
+            service = {"service": manifest.name}
+            depth, age = self._backlog.get(manifest.name, (0, 0.0))
+            samples += [
+                ("nlp_queue_depth", "Jobs that wait to start.", service, float(depth)),
+                ("nlp_queue_oldest_age_seconds", "Age of the oldest of them.", service, age),
+                (
+                    "nlp_service_info",
+                    "Services that are known.",
+                    {**service, "version": manifest.version, "digest": manifest.digest[:12]},
+                    1.0,
+                ),
+            ]
+            states: dict[str, int] = {}
+            for member in entry.members:
+                state = "quarantined" if member.quarantined else member.instance.state
+                states[state] = states.get(state, 0) + 1
+            samples += [
+                ("nlp_workers", "Living workers.", {**service, "state": state}, float(count))
+                for state, count in states.items()
+            ]
+        conflicts = float(self.catalog.conflicts)
+        samples.append(("nlp_registry_conflicts", "Workers in quarantine.", {}, conflicts))
+        return samples
+
+
+async def _patiently(open_: Callable[[], Any], patience: float) -> None:
+    """Open the store, and wait for a database that is still starting."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            await open_()
+            return
+        except StoreUnavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("%s Trying again.", error.detail)
+            await asyncio.sleep(1.0)
