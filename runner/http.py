@@ -256,8 +256,8 @@ def _too_large(what: str, max_body: int) -> PayloadTooLarge:
 
 
 def _deeper_than(value: Any, levels: int) -> bool:
-    level = [value]
-    for _ in range(levels + 1):
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
         level = [
             child
             for node in level

@@ -8,7 +8,7 @@ from typing import Any
 from runner import errors
 from runner.errors import RunnerError
 from runner.manifest import Manifest
-from runner.schema import DIALECT, closed, pointer
+from runner.schema import closed, pointer
 
 JSON = dict[str, Any]
 Services = Sequence[tuple[Manifest, bool]]
@@ -71,12 +71,11 @@ def of_platform(services: Services, version: str) -> JSON:
 def _head(title: str, version: str, summary: str, description: str, runner: str) -> JSON:
     return {
         "openapi": "3.1.0",
-        "jsonSchemaDialect": DIALECT,
         "info": {
             "title": title,
             "version": version,
             "summary": summary,
-            "description": description or summary,
+            **({"description": description} if description else {}),
             "x-runner-version": runner,
         },
     }
@@ -475,7 +474,12 @@ def _problems(*kinds: type[RunnerError]) -> JSON:
         str(status): {
             "description": "\n".join(f"`{kind.code}`: {kind.title}.  " for kind in found),
             **({"headers": {"Retry-After": RETRY_AFTER}} if status == 503 else {}),
-            "content": {"application/problem+json": {"schema": _ref("Problem")}},
+            "content": {
+                "application/problem+json": {
+                    "schema": _ref("Problem"),
+                    "examples": {kind.code: {"value": kind().to_problem()} for kind in found},
+                }
+            },
         }
         for status, found in sorted(statuses.items())
     }
@@ -529,8 +533,8 @@ PREFER = {
     "`respond-async` answers at once (RFC 7240).",
     "schema": {"type": "string"},
     "examples": {
-        "async": {"value": "respond-async"},
         "wait": {"value": "wait=10"},
+        "async": {"value": "respond-async"},
     },
 }
 

@@ -8,6 +8,7 @@ import errno
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import threading
@@ -30,20 +31,6 @@ from runner.http import Lifetime
 
 log = logging.getLogger(__name__)
 
-HEAD_SECONDS = 10.0
-"""How long a client may take to send the head of a request, from the first byte or connection."""
-
-MAX_HEADERS = 100
-MAX_HEAD = 32 * 1024
-"""Bytes of request line and headers together."""
-
-BODY_WINDOW = 10.0
-BODY_RATE = 1000
-"""Bytes a second that a body must reach in every window of `BODY_WINDOW` seconds."""
-
-LINGER = 5.0
-"""How long the rest of a refused body is read and dropped, so that the client hears the refusal."""
-
 IMPATIENT = 1.0
 """Seconds after which a second signal means "now": a terminal and a process manager both pass on
 one Ctrl-C, and that is still one."""
@@ -55,6 +42,8 @@ LONGEST_PAUSE = 30.0
 """Seconds between two starts of a worker process that keeps dying."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+UPGRADE = re.compile(rb"\r\n[Uu]pgrade:")
 
 Make = Callable[[], ASGIApp]
 
@@ -122,6 +111,23 @@ def address_of(listener: socket.socket) -> str:
     return f"http://{host}:{port}"
 
 
+@contextlib.contextmanager
+def background(app: ASGIApp, protocol: type[GuardedHttp] | None = None) -> Iterator[str]:
+    """Serve the application from a thread of this process; yields its URL on a free port.
+
+    For tests and benchmarks: a thread hears no signals.
+    """
+    with contextlib.closing(listen("127.0.0.1", 0)) as listener:
+        server = Server(app, grace=1.0, protocol=protocol)
+        thread = threading.Thread(target=server.run, args=([listener],), name="server")
+        thread.start()
+        try:
+            yield address_of(listener)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
 def _obstacle(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
@@ -149,12 +155,13 @@ class Server(uvicorn.Server):
         grace: float = 30.0,
         drain: float = 0.0,
         signals: tuple[signal.Signals, ...] = SIGNALS,
+        protocol: type[GuardedHttp] | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http=GuardedHttp,
+                http=protocol or GuardedHttp,
                 ws="none",
                 lifespan="on",
                 interface="asgi3",
@@ -354,7 +361,19 @@ class GuardedHttp(HttpToolsProtocol):
 
     uvicorn itself waits for ever for the rest of a head or a body, and takes heads of any size.
     A request that arrives in one piece costs no timer.
+
+    `head_seconds` is the time for a head, from its first byte or the connection; a body must bring
+    `body_rate` bytes a second in every window of `body_window` seconds; the rest of a body that
+    was refused is read and dropped for `linger` seconds, so that its client hears the refusal.
+    `max_head` is in bytes, request line and headers together.
     """
+
+    head_seconds = 10.0
+    max_head = 32 * 1024
+    max_headers = 100
+    body_window = 10.0
+    body_rate = 1000
+    linger = 5.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -370,7 +389,7 @@ class GuardedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a head soon."""
         super().connection_made(transport)
-        self._arm(HEAD_SECONDS)
+        self._arm(self.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer."""
@@ -379,19 +398,21 @@ class GuardedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived, then see that the rest will come in bounded time and size."""
+        if self._phase is not Phase.BODY and b"pgrade:" in data:
+            data = _without_upgrade(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
         match self._phase:
             case Phase.HEAD:
                 self._head_bytes += len(data)
-                if self._head_bytes > MAX_HEAD:
-                    self._refuse(_head_too_large())
+                if self._head_bytes > self.max_head:
+                    self._refuse(self._head_too_large())
                 elif self._timer is None:
-                    self._arm(HEAD_SECONDS)
+                    self._arm(self.head_seconds)
             case Phase.BODY:
                 if self._timer is None:
-                    self._arm(BODY_WINDOW)
+                    self._arm(self.body_window)
             case Phase.NOTHING:
                 self._disarm()
                 self._rest()
@@ -405,8 +426,8 @@ class GuardedHttp(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Refuse one header too many by failing in the parser, which ends the connection."""
         self._header_count += 1
-        if self._header_count > MAX_HEADERS:
-            self._refusal = _head_too_large()
+        if self._header_count > self.max_headers:
+            self._refusal = self._head_too_large()
             raise self._refusal
         super().on_header(name, value)
 
@@ -432,7 +453,7 @@ class GuardedHttp(HttpToolsProtocol):
         super().on_response_complete()
         if self._phase is Phase.BODY:
             self._disarm()
-            self._timer = self.loop.call_later(LINGER, self._end)
+            self._timer = self.loop.call_later(self.linger, self._end)
 
     # --- what does not ---------------------------------------------------------------------------
 
@@ -451,17 +472,17 @@ class GuardedHttp(HttpToolsProtocol):
             return
         answering = self.cycle is not None and not self.cycle.response_complete
         if self.flow.read_paused or (self._phase is Phase.HEAD and answering):
-            self._arm(BODY_WINDOW)  # it is the client who waits for us
+            self._arm(self.body_window)  # it is the client who waits for us
         elif self._phase is Phase.HEAD:
             self._refuse(
-                _RequestTimeout(f"The head did not arrive within {HEAD_SECONDS:g} seconds.")
+                _RequestTimeout(f"The head did not arrive within {self.head_seconds:g} seconds.")
             )
-        elif self._body_bytes < BODY_RATE * BODY_WINDOW:
+        elif self._body_bytes < self.body_rate * self.body_window:
             self._refuse(
-                _RequestTimeout(f"The body came more slowly than {BODY_RATE} bytes a second.")
+                _RequestTimeout(f"The body came more slowly than {self.body_rate} bytes a second.")
             )
         else:
-            self._arm(BODY_WINDOW)
+            self._arm(self.body_window)
 
     def _rest(self) -> None:
         """Keep an idle connection on uvicorn's timer, which any stray byte has switched off."""
@@ -491,11 +512,15 @@ class GuardedHttp(HttpToolsProtocol):
         """Refuse what the parser did not understand."""
         self._refuse(self._refusal or _RequestMalformed())
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Answer over HTTP/1.1 in silence: some clients offer HTTP/2 with every request."""
+    def _head_too_large(self) -> RunnerError:
+        most = f"{self.max_head:,} bytes and {self.max_headers} headers"
+        return _HeadTooLarge(f"The head of a request may have {most}.")
 
 
-def _head_too_large() -> RunnerError:
-    return _HeadTooLarge(
-        f"The head of a request may have {MAX_HEADERS} headers and {MAX_HEAD:,} bytes."
-    )
+def _without_upgrade(data: bytes) -> bytes:
+    """Hide an offer of another protocol, such as the h2c that Java's client makes by default.
+
+    The parser would take what follows the head for that protocol, and drop a body with it.
+    """
+    head, end, body = data.partition(b"\r\n\r\n")
+    return UPGRADE.sub(b"\r\nx-upgrade:", head) + end + body

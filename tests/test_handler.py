@@ -190,11 +190,11 @@ def test_a_module_of_the_same_name_elsewhere_is_not_mistaken(author):
         ("def run(ctx, text, top): ...", "does not take `hint`, which is in the input; it takes t"),
         ("def run(ctx): ...", "it takes nothing but the context"),
         ("def run(ctx, text, top, hint): ...", "needs `hint`, which is optional in the input"),
-        ("def run(ctx, text, top, model, hint=''): ...", "needs `model`, which is not in the input"),
+        ("def run(ctx, text, top, new, hint=''): ...", "needs `new`, which is not in the input"),
         ("def run(ctx, text, /, top, hint=''): ...", "takes `text` by its place only"),
         ("class run:\n    def __init__(self, config): ...", "has no `__call__` method"),
         ("from runner import Service\nclass run(Service): ...", "has no `__call__` method"),
-        ("class run:\n    def __call__(self, ctx, **i): ...", "write `def __init__(self, config):`"),
+        ("class run:\n    def __call__(self, ctx): ...", "write `def __init__(self, config):`"),
         ("class run:\n    def __init__(self, c): ...\n    def __call__(self): ...",
          "must take the context first"),
     ],
@@ -247,7 +247,7 @@ def test_a_handler_cannot_change_its_manifest(author):
 def test_a_wrong_config_is_a_wrong_setting(author):
     """A value out of its schema, or an unknown key, is told without repeating the value."""
     manifest = author.writes("def run(ctx, **inputs): ...")
-    with pytest.raises(SettingInvalid, match="Config `mode` of test is not.*expected fast or good"):
+    with pytest.raises(SettingInvalid, match=r"Config `mode` of test is not.*fast or good"):
         configure(manifest, {"mode": "secret"})
     with pytest.raises(SettingInvalid, match="has no config `modes`; its manifest declares mode"):
         configure(manifest, {"modes": "fast"})

@@ -68,3 +68,17 @@ def as_french(passage: Passage) -> Passage:
         spans.append((start, end, label))
         floor = end
     return replace(passage, spans=tuple(spans))
+
+
+SITE = re.compile(r"^(?:https?:|www\.)", re.I)
+
+
+def only_names(passage: Passage) -> Passage:
+    """Drops telephone numbers and web addresses, which Quaero counts among the places."""
+    spans = tuple(
+        (start, end, label)
+        for start, end, label in passage.spans
+        if any(map(str.isalpha, passage.text[start:end]))
+        and not SITE.match(passage.text[start:end])
+    )
+    return replace(passage, spans=spans)

@@ -27,6 +27,7 @@ from thinc.api import Adam, NumpyOps, set_current_ops
 from handlers.ner import corpora, gazetteer
 from handlers.ner.gazetteer import CITY, METROPOLIS, REGION, TERRITORY, TOWN, Gazetteer
 from handlers.ner.passage import LABELS, Passage
+from handlers.ner.quaero import only_names
 
 DATA = {
     "ewt": {"name": "UNER English-EWT, dev part", "licence": "CC BY-SA 4.0"},
@@ -55,9 +56,9 @@ WEIGHTS = {
 }  # fmt: skip
 # Shares of documents never trained on: while developing, and in the model that ships.
 DEVELOPMENT = {"ewt": 0.25, "pud": 0.25, "frsemcor": 0.15, "fenec": 1.0, "gum": 0.1}
-HELD_OUT = {"ewt": 0.12, "pud": 0.12, "frsemcor": 0.08, "fenec": 0.17, "gum": 0.05}
+HELD_OUT = {"ewt": 0.15, "pud": 0.15, "frsemcor": 0.08, "fenec": 0.34, "gum": 0.05}
 ATTRIBUTES = ["NORM", "PREFIX", "SUFFIX", "SHAPE"]
-ROWS = [5000, 1000, 2500, 1000] + [500, 200, 50, 200, 1500, 500]
+ROWS = [5000, 1000, 2500, 1000, 500, 200, 50, 200, 1500, 500]
 LETTERS = "A-Za-zÀ-ÖØ-öø-ÿŒœ"
 
 
@@ -427,7 +428,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder with the corpora")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--minutes", type=float, help="stop early rather than pass this time")
     parser.add_argument("--development", action="store_true", help="hold out more, to compare")
     parser.add_argument("--earlier", type=Path, help="a --development model; its scores are noted")
@@ -437,7 +438,11 @@ def main() -> None:
     lists = gazetteer.gather()
     sets = corpora.read(options.data, lists)
     train, held = split(sets, DEVELOPMENT if options.development else HELD_OUT, options.seed)
-    train = {name: [s for p in part for s in sentences(p)] for name, part in train.items()}
+    # What is held out keeps its numbers and addresses: the scores are those of the set as it is.
+    train = {
+        name: [line for passage in part for line in sentences(only_names(passage))]
+        for name, part in train.items()
+    }
     nlp = blank(lists)
     averages = learn(nlp, train, held, lists, options.seed, options.epochs, options.minutes)
     with nlp.use_params(averages):

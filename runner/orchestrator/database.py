@@ -1,24 +1,21 @@
-"""One database, SQLite or PostgreSQL: a writer thread with group commit, and a few readers."""
+"""One database behind its threads: a writer with group commit, and a few readers."""
 
 from __future__ import annotations
 
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import unquote
 
 import peewee
-import psycopg2
-from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
-from psycopg2.extensions import parse_dsn
-from psycopg2.extras import execute_values
 
-from runner.errors import SettingInvalid, StoreUnavailable
+from runner.errors import StoreUnavailable
+from runner.orchestrator.session import Session, connections
+from runner.orchestrator.trouble import RETRY_AFTER, is_hopeless, is_trouble, unavailable
 
 T = TypeVar("T")
 
@@ -28,103 +25,6 @@ BATCH = 60
 
 ANSWER_WITHIN = 45.0
 """Seconds a unit may take in all: longer than the timeouts that the engines keep themselves."""
-
-RETRY_AFTER = 5
-"""Seconds after which a caller may try again."""
-
-SQLITE_PRAGMAS = (
-    ("busy_timeout", 5000),
-    ("journal_mode", "wal"),
-    ("synchronous", "full"),
-    ("foreign_keys", 1),
-)
-POSTGRESQL_OPTIONS = (
-    "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
-)
-POSTGRESQL_PARAMETERS = {
-    "application_name": "nlp-runner",
-    "connect_timeout": 3,
-    "keepalives": 1,
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
-TROUBLES = (
-    ("SQLITE_FULL", "The disk of the database is full."),
-    ("SQLITE_BUSY", "Another process keeps the database file locked."),
-    ("SQLITE_READONLY", "The database file may not be written."),
-    ("SQLITE_CANTOPEN", "The database file cannot be opened; does its folder exist?"),
-    ("SQLITE_IOERR", "The disk of the database fails."),
-    ("SQLITE_CORRUPT", "The database file is damaged."),
-    ("SQLITE_NOTADB", "The database file is not one of SQLite."),
-    ("SQLITE", "SQLite cannot do what it was asked."),
-    ("40P01", "The database is too contended: two writers waited for each other."),
-    ("53100", "The disk of the database is full."),
-    ("53300", "The database has no connection left."),
-    ("55P03", "A row of the database stayed locked for longer than a writer waits."),
-    ("57014", "The database took longer over a statement than it may."),
-    ("57P", "The database is stopping or starting."),
-    ("", "The database cannot be reached, or it broke the connection."),
-)
-"""Beginnings of SQLite's error names and PostgreSQL's SQLSTATEs, each with its sentence."""
-
-HOPELESS = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_READONLY", "53100", "55P03", "57014")
-"""Troubles that a second try at once would only meet, or wait for, again."""
-
-
-class Session:
-    """What a unit of work speaks to: SQL with `?` marks, the same words for both engines."""
-
-    def __init__(self, database: peewee.Database) -> None:
-        self._database = database
-        self.postgresql = isinstance(database, peewee.PostgresqlDatabase)
-        self.engine = "postgresql" if self.postgresql else "sqlite"
-
-    def run(self, sql: str, *values: Any) -> int:
-        """Execute a statement and return how many rows it touched."""
-        return int(self._execute(sql, values).rowcount)
-
-    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Execute a statement and return its rows."""
-        return list(self._execute(sql, values).fetchall())
-
-    def select(self, query: peewee.Query) -> list[tuple[Any, ...]]:
-        """Execute a query that peewee builds and return its rows."""
-        sql, values = self._database.get_sql_context().sql(query).query()
-        return list(self._database.execute_sql(sql, _storable(values)).fetchall())
-
-    def together(self, *statements: tuple[str, Sequence[Any]]) -> None:
-        """Execute statements one after the other, on PostgreSQL in one round trip."""
-        if self.postgresql:
-            values = [value for _, part in statements for value in part]
-            self._execute("; ".join(sql for sql, _ in statements), values)
-        else:
-            for sql, part in statements:
-                self._execute(sql, part)
-
-    def many(self, sql: str, rows: Iterable[Sequence[Any]], template: str | None = None) -> None:
-        """Execute a statement once for every row.
-
-        On SQLite `sql` has a `?` for every value; on PostgreSQL it has one `%s` where all the
-        rows go, each written as `template` says.
-        """
-        stored = [_storable(row) for row in rows]
-        if not stored:
-            return
-        # What peewee wraps around its own calls, so that the errors here are of the same kinds.
-        with peewee.__exception_wrapper__:  # type: ignore[attr-defined]
-            cursor = self._database.cursor()
-            if self.postgresql:
-                execute_values(cursor, sql, stored, template, page_size=500)
-            else:
-                cursor.executemany(sql, stored)
-
-    def _execute(self, sql: str, values: Sequence[Any]) -> Any:
-        if values and self.postgresql:
-            sql = sql.replace("?", "%s")
-        return self._database.execute_sql(sql, _storable(values))
-
 
 Work = Callable[[Session], T]
 
@@ -146,11 +46,15 @@ Line = queue.SimpleQueue[_Unit | None]
 
 
 class _Trouble(NamedTuple):
-    """What the database could not do, at which unit if one can be told, and in COMMIT or before."""
+    """What broke a transaction, at which unit if one can be told, and in COMMIT or before."""
 
     error: Exception
     unit: _Unit | None
     committing: bool = False
+
+    @property
+    def may_pass(self) -> bool:
+        return not self.committing and not is_hopeless(self.error)
 
 
 class Database:
@@ -161,7 +65,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self._pool = _pool(url)
+        self._pool = connections(url)
         self.commits = 0
         self._writes: Line = queue.SimpleQueue()
         self._reads: Line = queue.SimpleQueue()
@@ -239,13 +143,13 @@ class Database:
         """Answer every unit; one may meet trouble before COMMIT once, but not twice."""
         while units:
             units, trouble = self._transact(units)
-            if trouble is not None and not trouble.committing:
+            if trouble is not None and trouble.may_pass:
                 units, trouble = self._transact(units)
             if trouble is None:
                 return
             blamed = units if trouble.unit is None else [trouble.unit]
             for unit in blamed:
-                unit.fail(_unavailable(trouble))
+                unit.fail(unavailable(trouble.error, committing=trouble.committing))
             units = [unit for unit in units if unit not in blamed]
 
     def _transact(self, units: list[_Unit]) -> tuple[list[_Unit], _Trouble | None]:
@@ -282,10 +186,10 @@ class Database:
             unit.future.set_result(answer)
         trouble: _Trouble | None = None
         for unit, failure in failures:
-            if not _is_trouble(failure):
+            if not is_trouble(failure):
                 unit.fail(failure)
-            elif _code(failure).startswith(HOPELESS):
-                unit.fail(_unavailable(_Trouble(failure, unit)))
+            elif is_hopeless(failure):
+                unit.fail(unavailable(failure))
             else:
                 trouble = _Trouble(failure, unit)
                 self._pool.close_idle()
@@ -309,19 +213,18 @@ class Database:
                 except BaseException as error:
                     unit.fail(error)
 
-    def _look(self, unit: _Unit) -> Any:
-        """Run a reading unit, once more on a fresh connection when the first one broke."""
-        for again in (True, False):
-            try:
-                with self._pool.connection_context():
-                    return unit.work(Session(self._pool))
-            except peewee.PeeweeException as error:
-                if not _is_trouble(error):
-                    raise
-                self._pool.close_idle()
-                if not again or _code(error).startswith(HOPELESS):
-                    raise _unavailable(_Trouble(error, unit)) from error
-        raise AssertionError("unreachable")
+    def _look(self, unit: _Unit, again: bool = True) -> Any:
+        """Run a reading unit, once more on a fresh connection when the first one breaks."""
+        try:
+            with self._pool.connection_context():
+                return unit.work(Session(self._pool))
+        except peewee.PeeweeException as error:
+            if not is_trouble(error):
+                raise
+            self._pool.close_idle()
+            if not again or is_hopeless(error):
+                raise unavailable(error) from error
+        return self._look(unit, again=False)
 
 
 class _Undone(Exception):
@@ -348,80 +251,7 @@ def _guarded(session: Session, unit: _Unit, among_others: bool) -> Any:
         try:
             session.run("ROLLBACK TO SAVEPOINT unit")
         except peewee.PeeweeException as worse:
-            raise error if _is_trouble(error) else worse from error
+            raise error if is_trouble(error) else worse from error
         raise _Undone(error) from error
     session.run("RELEASE SAVEPOINT unit")
     return answer
-
-
-def _storable(values: Sequence[Any]) -> list[Any]:
-    """Return the values with every text as both engines can keep it: without NUL, in UTF-8."""
-    return [
-        _clean(value)
-        if isinstance(value, str) and (not value.isascii() or "\0" in value)
-        else _storable(value)
-        if isinstance(value, list)
-        else value
-        for value in values
-    ]
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-
-
-def _is_trouble(error: BaseException) -> bool:
-    """Tell what the database cannot do now from what it was wrongly asked to do."""
-    # A connection that breaks while an answer arrives is a bare DatabaseError of psycopg2.
-    return (
-        isinstance(error, peewee.OperationalError | peewee.InterfaceError)
-        or type(error) is peewee.DatabaseError
-    )
-
-
-def _code(error: BaseException) -> str:
-    """Return SQLite's name of the error or PostgreSQL's SQLSTATE, or nothing for a lost one."""
-    cause = getattr(error, "orig", error)
-    return getattr(cause, "sqlite_errorname", None) or getattr(cause, "pgcode", None) or ""
-
-
-def _unavailable(trouble: _Trouble) -> StoreUnavailable:
-    """Say what the matter is without the words of the driver, which may name hosts and users."""
-    code = _code(trouble.error)
-    sentence = next(sentence for start, sentence in TROUBLES if code.startswith(start))
-    if trouble.committing:
-        sentence += " Whether the change was saved is not known."
-    error = StoreUnavailable(sentence, retry_after=RETRY_AFTER)
-    error.__cause__ = trouble.error
-    return error
-
-
-def _pool(url: str) -> Any:
-    """Return a pool of connections to what the URL names; raises `SettingInvalid`."""
-    if url.startswith("sqlite:///"):
-        path = unquote(url.removeprefix("sqlite:///"))
-        if path in ("", ":memory:"):
-            raise SettingInvalid(
-                "The database URL names no file; expected `sqlite:///jobs.db` or, for an absolute "
-                "path, `sqlite:////var/lib/nlp-runner/jobs.db`."
-            )
-        # The pool hands a connection to one thread at a time, which is all that SQLite asks for.
-        return PooledSqliteDatabase(path, pragmas=SQLITE_PRAGMAS, check_same_thread=False)
-    if url.startswith(("postgresql://", "postgres://")):
-        try:
-            parameters: dict[str, Any] = parse_dsn(url)
-        except psycopg2.Error:
-            # Its words would repeat the password.
-            raise SettingInvalid("The database URL is not one that PostgreSQL reads.") from None
-        name = parameters.pop("dbname", None)
-        if not name:
-            raise SettingInvalid(
-                "The database URL names no database; expected `postgresql://user@host/database`."
-            )
-        options = f"{POSTGRESQL_OPTIONS} {parameters.pop('options', '')}".strip()
-        given = {**POSTGRESQL_PARAMETERS, **parameters, "options": options}
-        return PooledPostgresqlDatabase(name, **given)
-    scheme = url.partition(":")[0][:20]
-    raise SettingInvalid(
-        f"The database URL starts with `{scheme}:`; expected `sqlite:///…` or `postgresql://…`."
-    )

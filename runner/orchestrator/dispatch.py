@@ -229,7 +229,7 @@ class Dispatcher:
         backlog = await self.store.backlog()
         unfinished: dict[str, int] = {}
         for (service, _), row in backlog.items():
-            unfinished[service] = unfinished.get(service, 0) + row.waiting + row.dispatched
+            unfinished[service] = unfinished.get(service, 0) + row.unfinished
         self._unfinished = unfinished
         sent = 0
         for (service, digest), row in backlog.items():
@@ -254,9 +254,14 @@ class Dispatcher:
                 await self.wire.load(job.id, job.attempt, packed)
             await asyncio.to_thread(self._publish, [job for job, _ in claimed])
         except (redis.RedisError, BrokerUnavailable):
-            await self.store.release([(job.id, job.attempt) for job, _ in claimed])
+            await self._release([(job.id, job.attempt) for job, _ in claimed])
             raise
         return len(claimed)
+
+    async def _release(self, ids: list[tuple[str, int]]) -> None:
+        """Put jobs (id, attempt) back into the queue; one that was to be canceled ends here."""
+        released = await self.store.release(ids)
+        await self._announce([job for job in released if job.finished])
 
     def _publish(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -360,8 +365,7 @@ class Dispatcher:
         self._missing = missing - again
         if again:
             log.warning("%d messages were lost on the way; sending them again", len(again))
-            await self.store.release(sorted(again))
-            self._work.set()
+            await self._release(sorted(again))
 
     async def _find_silent(self, now: float) -> None:
         """End the attempts of workers that keep no lease any more: they are dead or cut off."""

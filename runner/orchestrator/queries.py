@@ -10,8 +10,8 @@ from typing import Any
 from peewee import SQL, Tuple
 
 from runner.events import Event
-from runner.orchestrator.database import Session
 from runner.orchestrator.jobs import TERMINAL, Backoff, CancelRequested, Job, advance
+from runner.orchestrator.session import Session
 from runner.orchestrator.tables import JobRow
 from runner.wire import unpack
 
@@ -39,6 +39,11 @@ class Backlog:
     delayed: int
     dispatched: int
 
+    @property
+    def unfinished(self) -> int:
+        """All of them."""
+        return self.waiting + self.delayed + self.dispatched
+
 
 # --- statements, written once --------------------------------------------------------------------
 
@@ -57,7 +62,6 @@ OPEN_JOBS = "status IN ('queued', 'running')"
 WAITING_JOBS = "status = 'queued' AND dispatched_at IS NULL"
 MOVING_JOBS = "status IN ('queued', 'running') AND dispatched_at IS NOT NULL"
 FINISHED_JOBS = "status IN ('succeeded', 'failed', 'canceled')"
-
 
 _INPUT = "(SELECT body FROM payload WHERE job_id = id AND kind = 'input')"
 

@@ -11,7 +11,7 @@ from importlib import resources
 import peewee
 
 from runner.errors import Unavailable
-from runner.orchestrator.database import Session
+from runner.orchestrator.session import Session
 
 MIGRATION_LOCK = 0x6E6C7072756E6E72
 """Key of the advisory lock on PostgreSQL under which one orchestrator migrates: `nlprunnr`."""

@@ -1,0 +1,220 @@
+"""What the house promises about itself: floors, libraries, sizes and names."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[1]
+RUNNER = HOUSE / "runner"
+
+# A room imports rooms of lower floors only, and the libraries of its row. A library that stands in
+# one row is known to that room alone. Rows for rooms that are not built yet may wait here.
+FLOORS = {
+    "errors": (0, ""),
+    "events": (0, ""),
+    "language": (0, "py3langid"),
+    "logs": (0, ""),
+    "broker": (1, "celery kombu redis"),
+    "client": (1, "httpx"),
+    "context": (1, ""),
+    "embedded": (1, "redis"),
+    "http": (1, "starlette orjson"),
+    "metrics": (1, "prometheus_client"),
+    "scaffold": (1, ""),
+    "schema": (1, "jsonschema_rs"),
+    "settings": (1, "dotenv"),
+    "wire": (1, "redis orjson"),
+    "server": (2, "starlette uvicorn orjson"),
+    "source": (2, "yaml"),
+    "manifest": (3, ""),
+    "handler": (4, ""),
+    "openapi": (4, ""),
+    "registry": (4, "redis orjson"),
+    "up": (4, "honcho rich"),
+    "__init__": (5, ""),
+    "engine": (5, "orjson"),
+    "testing": (6, ""),
+    "web": (6, "starlette orjson"),
+    "worker": (6, "redis"),
+    "cli": (7, "click rich"),
+    "__main__": (8, ""),
+}
+# The wing stands on floor 6 and has floors of its own.
+WING, WING_FLOOR = "orchestrator", 6
+WING_FLOORS = {
+    "__init__": (0, ""),
+    "jobs": (0, ""),
+    "catalog": (0, ""),
+    "session": (0, "peewee playhouse psycopg2"),
+    "trouble": (0, "peewee"),
+    "database": (1, "peewee"),
+    "resource": (1, ""),
+    "tables": (1, "peewee"),
+    "queries": (2, "peewee"),
+    "store": (3, ""),
+    "dispatch": (4, "redis"),
+    "dashboard": (5, "starlette"),
+    "life": (5, "redis"),
+    "linto": (5, "starlette"),
+    "webhooks": (5, "httpx"),
+    "routes": (6, "starlette redis"),
+    "app": (7, "starlette"),
+}
+# The orchestrator runs nobody's code, so it has no use for those who do.
+CLOSED_TO_WING = {"context", "handler", "engine", "web", "worker", "testing", "__init__"}
+
+LONGEST = 320
+BANNED = {"utils", "helpers", "common", "base", "core"}
+
+ROOMS = [p for p in sorted(RUNNER.rglob("*.py")) if "templates" not in p.parts]
+TESTS = sorted((HOUSE / "tests").rglob("test_*.py"))
+
+
+def in_house(path: Path) -> str:
+    """Return a path as a reader of the repository knows it."""
+    return str(path.relative_to(HOUSE))
+
+
+def room_of(path: Path) -> str:
+    """Return a room's name: `manifest`, or `orchestrator.jobs` in the wing."""
+    return ".".join(path.relative_to(RUNNER).with_suffix("").parts)
+
+
+def row(room: str) -> tuple[int, int, set[str]]:
+    """Return a room's floor in the house, its floor in the wing, and its libraries."""
+    wing, _, name = room.rpartition(".")
+    floor, libraries = WING_FLOORS[name] if wing else FLOORS[name]
+    return (WING_FLOOR, floor, set(libraries.split())) if wing else (
+        floor, -1, set(libraries.split())
+    )  # fmt: skip
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield every import with its line, wherever it stands: `runner` ones as `runner.<room>`."""
+    names = {room_of(path) for path in ROOMS}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            for alias in node.names:
+                deeper = f"{module}.{alias.name}"
+                yield node.lineno, deeper if deeper.removeprefix("runner.") in names else module
+
+
+def offences(room: str, source: str) -> Iterator[str]:
+    """Say which imports of a room break the table, each with its line."""
+    floor, inner, libraries = row(room)
+    for line, name in imports(ast.parse(source)):
+        first, _, rest = name.partition(".")
+        if first == "runner":
+            target = rest or "__init__"
+            other, other_inner, _ = row(target)
+            together = floor == other == WING_FLOOR and inner >= 0 and other_inner >= 0
+            if not (other_inner < inner if together else other < floor):
+                yield f"line {line}: {room} is not above {target}"
+            if inner >= 0 and target in CLOSED_TO_WING:
+                yield f"line {line}: the wing is closed to {target}"
+        elif first not in sys.stdlib_module_names and first not in libraries:
+            yield f"line {line}: {room} does not know {first or 'relative imports'}"
+
+
+def test_every_room_has_its_row():
+    """A new room gets a floor and its libraries before anything else."""
+    for path in ROOMS:
+        try:
+            row(room_of(path))
+        except KeyError:
+            pytest.fail(f"{in_house(path)} has no row in the table above")
+
+
+def test_rooms_import_downwards():
+    """Every room imports rooms of lower floors and its own libraries, and nothing else."""
+    found = [
+        f"{in_house(path)}, {offence}"
+        for path in ROOMS
+        for offence in offences(room_of(path), path.read_text("utf-8"))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("room", "source", "offence"),
+    [
+        ("schema", "import os\nimport runner.web", "line 2: schema is not above web"),
+        ("schema", "def f():\n    import runner.schema", "line 2: schema is not above schema"),
+        ("schema", "import yaml", "line 1: schema does not know yaml"),
+        ("schema", "from . import errors", "line 1: schema does not know relative imports"),
+        ("schema", "from runner import Service", "line 1: schema is not above __init__"),
+        ("web", "import runner.orchestrator.jobs", "line 1: web is not above orchestrator.jobs"),
+        ("orchestrator.jobs", "from runner.orchestrator import store",
+         "line 1: orchestrator.jobs is not above orchestrator.store"),
+        ("orchestrator.app", "from runner.engine import Engine", "line 1: the wing is closed to"),
+    ],
+)  # fmt: skip
+def test_an_offence_is_named_with_its_line(room, source, offence):
+    """The table is enforced: whoever breaks it reads where."""
+    assert next(offences(room, source)).startswith(offence)
+
+
+def test_the_orchestrator_runs_nobodys_code():
+    """A process that has loaded the whole orchestrator has loaded nothing that runs a handler."""
+    code = (
+        "import sys, runner.orchestrator.app\n"
+        "print(*[m for m in ('engine', 'web', 'worker') if f'runner.{m}' in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
+
+
+def test_rooms_are_small():
+    """A room is read in one sitting."""
+    lengths = {path: path.read_text("utf-8").count("\n") for path in ROOMS}
+    found = [f"{in_house(p)} has {n} lines" for p, n in lengths.items() if n > LONGEST]
+    assert not found, "\n".join(found)
+
+
+def test_rooms_are_named_by_what_they_hold():
+    """Nothing is called by a name under which anything could be put."""
+    places = [p for part in ("runner", "handlers", "tests") for p in (HOUSE / part).rglob("*")]
+    assert [
+        in_house(p) for p in places if BANNED & {p.name, p.stem, p.stem.removeprefix("test_")}
+    ] == []
+
+
+def test_every_room_opens_with_a_sentence():
+    """The first line of a room says what it is for."""
+    for path in ROOMS:
+        words = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        assert words.partition("\n\n")[0].endswith("."), in_house(path)
+
+
+def test_no_room_keeps_secrets_in_globals():
+    """What lives between calls lives in an object that somebody holds."""
+    for path in ROOMS:
+        nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+        assert not any(isinstance(node, ast.Global) for node in nodes), in_house(path)
+
+
+def test_every_test_opens_with_a_promise():
+    """A test that fails says in a sentence which promise is broken."""
+    silent = [
+        f"{in_house(path)}, line {node.lineno}: {node.name}"
+        for path in TESTS
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not (ast.get_docstring(node) or "").endswith(".")
+    ]
+    assert not silent, "\n".join(silent)
+
+
+def test_tests_neither_sleep_nor_patch():
+    """Tests pass clocks and real things, so that they are fast and true."""
+    words = ("time" + ".sleep", "monkeypatch" + ".set", "unittest" + ".mock")
+    found = [f"{in_house(p)}: {w}" for p in TESTS for w in words if w in p.read_text("utf-8")]
+    assert not found, "\n".join(found)
