@@ -37,6 +37,8 @@ class Producer:
     def __init__(self, url: str, namespace: str, client: redis.Redis) -> None:
         self._app = _app(url, namespace, "producer", socket_timeout=2)
         self._app.conf.update(broker_pool_limit=4, broker_pool_acquire_timeout=3)
+        # Whoever sends tries again by himself, and must not wait here for a Redis that is down.
+        self._app.conf.broker_transport_options["max_retries"] = 0
         self._redis = client
         self._namespace = namespace
 
@@ -217,5 +219,5 @@ def _job_of(raw: bytes, *, nested: bool = False) -> tuple[str, int] | None:
     try:
         message = json.loads(raw)
         return _split((message[0] if nested else message)["headers"]["id"])
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None

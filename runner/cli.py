@@ -139,9 +139,7 @@ def orchestrator(**flags_given: str | None) -> None:
         Path(settings.database_url.removeprefix("sqlite:///")).parent.mkdir(
             parents=True, exist_ok=True
         )
-    home = Home(
-        settings.database_url, settings.broker_url, settings.namespace, settings.max_wait
-    )
+    home = Home(settings.database_url, settings.broker_url, settings.namespace, settings.max_wait)
     server.serve(
         partial(app.create, home),
         host=settings.host,

@@ -143,6 +143,7 @@ class Context:
         A step has name, title, status (pending, running, succeeded, failed, skipped, canceled)
         and, once known, done, total, started_at and finished_at (seconds since the epoch).
         """
+        self._advance()
         return {
             "percent": round(self._percent, 1),
             "step": self._current,
@@ -190,7 +191,6 @@ class Context:
 
     def _leave(self, name: str, status: str, outer: str | None) -> None:
         self._steps[name].update(status=status, finished_at=self._now())
-        self._advance()
         self._tell_step(name)
         self._current = outer
 
@@ -200,7 +200,6 @@ class Context:
         step["done"] = _plain(done)
         if total is not None:
             step["total"] = _plain(total)
-        self._advance()
         now = self._clock()
         if now - self._spoke >= PROGRESS_EVERY:
             self._spoke = now

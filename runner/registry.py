@@ -63,9 +63,9 @@ _RECORD = Schema(
             "slots": {"type": "integer", "minimum": 0, "maximum": 10_000},
             "busy": {"type": "integer", "minimum": 0, "maximum": 10_000},
             "host": {"type": "string", "maxLength": 253},
-            "pid": {"type": "integer"},
-            "started_at": {"type": "number"},
-            "load_seconds": {"type": ["number", "null"]},
+            "pid": {"type": "integer", "minimum": 0, "maximum": 10**9},
+            "started_at": {"type": "number", "minimum": 0, "maximum": 10**11},
+            "load_seconds": {"type": ["number", "null"], "minimum": 0, "maximum": 10**9},
             "error": {"type": ["string", "null"], "maxLength": 8000},
         },
     }
@@ -123,15 +123,22 @@ class Registry:
         keys = sorted(await self._redis.smembers(index))
         if not keys:
             return []
-        records = await self._redis.mget(keys)
-        gone = [key for key, record in zip(keys, records, strict=True) if record is None]
+        records = dict(zip(keys, await self._redis.mget(keys), strict=True))
+        gone = [key for key, record in records.items() if record is None]
         if gone:
             await self._redis.srem(index, *gone)
-        return [instance for record in records if (instance := _instance(record))]
+        found = {key: _instance(record) for key, record in records.items()}
+        return [it for key, it in found.items() if it and key == self._key(it).encode()]
+
+    def _key(self, instance: Instance) -> str:
+        return f"{self._namespace}:instance:{instance.service}:{instance.instance}"
 
     async def manifest(self, digest: str) -> Manifest:
         """Fetch and check one announced manifest; raises `ManifestInvalid`."""
-        data = await self._redis.get(f"{self._namespace}:manifest:{digest}")
+        try:
+            data = await self._redis.get(f"{self._namespace}:manifest:{digest}")
+        except redis.ResponseError:  # what stands there is not even a text
+            data = None
         if data is None or len(data) > MAX_MANIFEST:
             what = "is not there" if data is None else f"is larger than {MAX_MANIFEST} bytes"
             raise ManifestInvalid(problems=[Problem("", "announced", f"the manifest {what}")])
@@ -155,4 +162,8 @@ def _instance(record: bytes | str | None) -> Instance | None:
         document = orjson.loads(record)
     except ValueError:
         return None
-    return Instance(**document) if not _RECORD.problems(document) else None
+    if _RECORD.problems(document):
+        return None
+    # 3.0 is an integer too in JSON Schema, but not to a database.
+    whole = {key: int(document.get(key, 0)) for key in ("slots", "busy", "pid")}
+    return Instance(**{**document, **whole})

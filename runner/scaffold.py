@@ -23,8 +23,8 @@ def create(name: str, folder: Path) -> list[Path]:
     stem, title = _names(name)
     texts = {
         folder / "manifests" / f"{name}.yaml": _template("manifest.yaml"),
-        folder / "handlers" / f"{stem}.py": _template("handler.py"),
-        folder / "tests" / "handlers" / f"test_{stem}.py": _template("test_handler.py"),
+        folder / "handlers" / f"{stem}.py": _template("handler.py.txt"),
+        folder / "tests" / "handlers" / f"test_{stem}.py": _template("test_handler.py.txt"),
     }
     taken = [path for path in (*texts, folder / "handlers" / stem) if path.exists()]
     if taken:

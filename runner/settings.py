@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, NoReturn
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 
@@ -39,25 +40,22 @@ class Setting:
         return self.option or "--" + self.key.replace("_", "-")
 
 
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise ValueError("must be a port, 0 to 65535")
-    return value
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    words = f"must be a whole number, {least} " + ("or more" if most is None else f"to {most}")
 
+    def parse(text: str) -> int:
+        value = int(text) if re.fullmatch("[0-9]{1,9}", text) else -1
+        if value < least or (most is not None and value > most):
+            raise ValueError(words)
+        return value
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError("must be 1 or more")
-    return value
+    return parse
 
 
 def _seconds(text: str) -> float:
-    value = float(text.removesuffix("s"))
-    if value < 0:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?s?", text):
         raise ValueError("must be seconds, 0 or more")
-    return value
+    return float(text.removesuffix("s"))
 
 
 def _mode(text: str) -> str:
@@ -67,14 +65,33 @@ def _mode(text: str) -> str:
 
 
 def _broker(text: str) -> str:
-    if urlsplit(text).scheme not in ("redis", "rediss"):
+    parts = urlsplit(text)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
         raise ValueError("must be a redis:// or rediss:// URL")
+    if not re.fullmatch("(/[0-9]{0,4})?", parts.path) or not _sound_port(parts):
+        raise ValueError(
+            "must be redis://host:port/number; in its password write @ as %40, / as %2F, # as %23"
+        )
     return text
+
+
+def _sound_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _database(text: str) -> str:
     if not text.startswith(("sqlite:///", "postgresql://", "postgres://")):
         raise ValueError("must be a sqlite:///… or postgresql://… URL")
+    return text
+
+
+def _http(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http:// or https:// URL")
     return text
 
 
@@ -95,12 +112,13 @@ def _choice(*words: str) -> Callable[[str], str]:
 
 TABLE: tuple[Setting, ...] = (
     Setting("HOST", str, "127.0.0.1", "Address to listen on; 0.0.0.0 for every interface."),
-    Setting("PORT", _port, 8000, "Port to listen on."),
+    Setting("PORT", _whole(0, 65535), 8000, "Port to listen on."),
     Setting("MANIFEST", str, None, "The manifest of the service to serve."),
     Setting("SERVICE_MODE", _mode, "http", "How to serve it: http, or worker (also: task).",
             option="--mode"),
-    Setting("CONCURRENCY", _count, 1, "Executions at a time, each in its own process."),
-    Setting("QUEUE_SIZE", int, 16, "Requests that may wait for a slot in HTTP mode, per process."),
+    Setting("CONCURRENCY", _whole(1), 1, "Executions at a time, each in its own process."),
+    Setting("QUEUE_SIZE", _whole(0), 16,
+            "Requests that may wait for a slot in HTTP mode, per process."),
     Setting("SERVICES_BROKER", _broker, "redis://127.0.0.1:6379/0", "The Redis that carries jobs.",
             secret=True),
     Setting("BROKER_PASS", str, None, "Password of that Redis, if its URL has none.", secret=True),
@@ -110,7 +128,7 @@ TABLE: tuple[Setting, ...] = (
     Setting("DATA_DIR", str, ".nlp-runner", "Folder of `nlp-runner up` for its Redis and jobs."),
     Setting("MAX_WAIT", _seconds, 60.0, "Longest a caller may wait in one request, in seconds."),
     Setting("SHUTDOWN_GRACE", _seconds, 30.0, "Seconds that running work gets at a stop."),
-    Setting("ORCHESTRATOR_URL", str, "http://127.0.0.1:8000", "The orchestrator that `call`, "
+    Setting("ORCHESTRATOR_URL", _http, "http://127.0.0.1:8000", "The orchestrator that `call`, "
             "`services` and `jobs` talk to.", option="--url"),
     Setting("LOG_LEVEL", _choice("debug", "info", "warning", "error"), "info", "What is logged."),
     Setting("LOG_FORMAT", _choice("console", "json"), "console", "Lines for people, or JSON."),
@@ -142,13 +160,17 @@ class Settings:
 
     @property
     def broker_url(self) -> str:
-        """The broker's URL with `BROKER_PASS` put in where the URL has no password."""
+        """The broker's URL with `BROKER_PASS` put in where the URL has no password.
+
+        The password may hold any character; a URL that states an empty one (`:@`) means none.
+        """
         parts = urlsplit(self.services_broker)
-        if not self.broker_pass or parts.password:
+        if not self.broker_pass or parts.password is not None:
             return str(self.services_broker)
         user = parts.username or ""
         host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{user}:{self.broker_pass}@{host}"))
+        password = quote(self.broker_pass, safe="")
+        return urlunsplit(parts._replace(netloc=f"{user}:{password}@{host}"))
 
     def shown(self, name: str) -> str:
         """Return the value as a person may read it: passwords are masked."""
@@ -188,47 +210,57 @@ def service_config(
     flags: Mapping[str, str],
     environ: Mapping[str, str],
     folder: Path,
-) -> dict[str, Any]:
-    """Find the operator's values for a manifest's `config`: `--config model=…`, else `NER_MODEL`.
+) -> dict[str, tuple[Any, str]]:
+    """Find the operator's values for a manifest's `config`, each with its origin.
 
-    Values are read as JSON where the schema wants something other than a string.
+    `flags` holds what `--config model=…` says; then come `NER_MODEL` in the environment, `.env` and
+    `.envdefault`. What nobody says is left out. Values are read as JSON where the schema wants
+    something other than a string.
     """
-    prefix = name.upper().replace("-", "_") + "_"
     unknown = sorted(set(flags) - set(schemas))
     if unknown:
         known = ", ".join(schemas) or "none"
         raise SettingInvalid(f"--config {unknown[0]}: {name} has no such config; it has {known}.")
-    found: dict[str, Any] = {}
-    sources: list[tuple[str, Mapping[str, str]]]
-    sources = [("flag", {prefix + key.upper(): text for key, text in flags.items()})]
-    sources += _texts(environ, folder)
+    texts = _texts(environ, folder)
+    found: dict[str, tuple[Any, str]] = {}
     for key, schema in schemas.items():
-        for _, texts in sources:
-            text = texts.get(prefix + key.upper())
-            if text is not None:
-                found[key] = text if schema.get("type", "string") == "string" else _json(key, text)
-                break
+        variable = config_name(name, key)
+        said = [(flags[key], "flag")] if key in flags else []
+        said += [(values[variable], origin) for origin, values in texts if values.get(variable)]
+        if said:
+            text, origin = said[0]
+            plain = schema.get("type", "string") == "string"
+            found[key] = text if plain else _json(variable, text, schema, origin), origin
     return found
 
 
-def masked(url: str) -> str:
-    """Return a URL with its password hidden; other text that is secret is hidden whole."""
-    parts = urlsplit(url)
-    if not parts.scheme:
+def config_name(service: str, key: str) -> str:
+    """Return the environment name of a config value: `NER_MODEL`."""
+    return f"{service}_{key}".upper().replace("-", "_")
+
+
+def masked(text: str) -> str:
+    """Return a URL with its passwords hidden; other text that is secret is hidden whole.
+
+    A password that was not encoded may hold any character, so all up to the last @ is hidden.
+    """
+    if not re.match("[a-z][a-z0-9+.-]*://", text):
         return "********"
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:********@{host}"))
+    text = re.sub(r"(?<=//)([^:@/]*):.*@", r"\1:********@", text, flags=re.DOTALL)
+    return re.sub(r"(?<=[?&]password=)[^&]*", "********", text)
 
 
 def _texts(environ: Mapping[str, str], folder: Path) -> list[tuple[str, Mapping[str, str]]]:
     """Return what the environment and the two files say, the strongest first."""
-    files = [(name, dotenv_values(folder / name, interpolate=False)) for name in ORIGINS[2:4]]
-    return [
-        ("environment", environ),
-        *((name, {k: v for k, v in values.items() if v is not None}) for name, values in files),
-    ]
+    return [("environment", environ), *((name, _file(folder / name)) for name in ORIGINS[2:4])]
+
+
+def _file(path: Path) -> dict[str, str]:
+    try:
+        values = dotenv_values(path, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        _unreadable(str(path), error)
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _find(
@@ -261,12 +293,24 @@ def _parsed(setting: Setting, text: str, origin: str) -> Any:
 def _secret(setting: Setting, file: str) -> str:
     try:
         return Path(file).read_text("utf-8").strip()
-    except OSError as error:
-        raise SettingInvalid(f"{setting.name}_FILE: {file}: {error.strerror}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        _unreadable(f"{setting.name}_FILE: {file}", error)
 
 
-def _json(key: str, text: str) -> Any:
+def _unreadable(what: str, error: OSError | UnicodeDecodeError) -> NoReturn:
+    reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+    raise SettingInvalid(f"{what} cannot be read: {reason}.") from None
+
+
+def _json(variable: str, text: str, schema: Mapping[str, Any], origin: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
-        raise SettingInvalid(f"config `{key}`: {text!r} is not JSON.") from None
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        wanted = schema.get("type", "a value")
+        raise SettingInvalid(
+            f"{variable} ({origin}): {text!r}: must be {wanted}, written as JSON."
+        ) from None
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")

@@ -15,6 +15,7 @@ Messages themselves travel through `runner.broker`.
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterable
@@ -155,13 +156,14 @@ class WorkerWire:
 
     def publish(self, event: events.Event) -> None:
         """Tell those who follow the job; a start also goes to the orchestrators."""
-        body = orjson.dumps(event.to_json())
+        body = _body(event.to_json())
         live, job = self.keys.live(event.job), self.keys.job(event.job)
         pipe = self._redis.pipeline(transaction=False)
         if isinstance(event, events.Started):
             pipe.xadd(self.keys.results, {"event": body, "output": b""})
         if isinstance(event, events.Step | events.Progress):
-            pipe.hset(job, "progress", orjson.dumps(event.progress))
+            pipe.hset(job, "progress", _body(event.progress))
+            pipe.expire(job, JOB_TTL)  # a worker that came too late must not leave a key for ever
         pipe.xadd(live, {"event": body}, maxlen=LIVE_LENGTH, approximate=True)
         pipe.expire(live, LIVE_TTL)
         pipe.execute()
@@ -172,7 +174,7 @@ class WorkerWire:
         output = document.pop("output", None)
         packed = pack(output) if isinstance(event, events.Succeeded) else b""
         keys = [self.keys.job(event.job), self.keys.lease(event.job), self.keys.results]
-        args: list[int | bytes] = [event.attempt, orjson.dumps(document), packed, JOB_TTL]
+        args: list[int | bytes] = [event.attempt, _body(document), packed, JOB_TTL]
         return bool(self._finish(keys=keys, args=args))
 
 
@@ -261,7 +263,9 @@ class OrchestratorWire:
 
     async def acknowledge(self, entries: list[bytes]) -> None:
         """Say that these results are committed; they leave the stream."""
-        pipe = self.redis.pipeline(transaction=False)
+        if not entries:
+            return
+        pipe = self.redis.pipeline(transaction=True)
         pipe.xack(self.keys.results, GROUP, *entries)
         pipe.xdel(self.keys.results, *entries)
         await pipe.execute()
@@ -273,7 +277,7 @@ class OrchestratorWire:
         pipe = self.redis.pipeline(transaction=False)
         for job_id, name, data in stories:
             live = self.keys.live(job_id)
-            body = orjson.dumps({"event": name, "data": data})
+            body = _body({"event": name, "data": data})
             pipe.xadd(live, {"event": body}, maxlen=LIVE_LENGTH, approximate=True)
             pipe.expire(live, LIVE_TTL)
         for job_id in done:
@@ -290,7 +294,9 @@ class OrchestratorWire:
             entries = _entries(answer)
             for entry, fields in entries:
                 last = entry.decode()
-                yield last, orjson.loads(fields[b"event"])
+                event = _object(fields.get(b"event", b""))
+                if "event" in event:
+                    yield last, event
             if not entries:
                 yield None
 
@@ -322,14 +328,33 @@ def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
 
 def _result(entry: bytes, fields: dict[bytes, bytes]) -> Result:
     """Read one entry; what is not an event of ours has none, and is only acknowledged."""
+    document = _object(fields.get(b"event", b""))
+    if document.get("event") == events.Succeeded.kind:
+        document["output"] = None
     try:
-        document = orjson.loads(fields[b"event"])
-        output = fields.get(b"output") or None
-        if document.get("event") == events.Succeeded.kind:
-            document["output"] = None
-        return Result(entry, events.from_json(document), output)
-    except (KeyError, ValueError, AttributeError):
+        event = events.from_json(document)
+    except ValueError:
         return Result(entry, None, None)
+    if "\0" in event.job or "\0" in getattr(event, "worker", ""):  # no database takes that
+        return Result(entry, None, None)
+    return Result(entry, event, fields.get(b"output") or None)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    """Read a JSON object; anything else is an empty one."""
+    try:
+        value = orjson.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _body(document: Any) -> bytes:
+    """Write a document as JSON; half a character in a handler's words becomes a question mark."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def lost(job_id: str, service: str, attempt: int, error: dict[str, Any]) -> events.Failed:

@@ -70,7 +70,7 @@ CLOSED_TO_WING = {"context", "handler", "engine", "web", "worker", "testing", "_
 LONGEST = 320
 BANNED = {"utils", "helpers", "common", "base", "core"}
 
-ROOMS = [p for p in sorted(RUNNER.rglob("*.py")) if "templates" not in p.parts]
+ROOMS = sorted(RUNNER.rglob("*.py"))
 TESTS = sorted((HOUSE / "tests").rglob("test_*.py"))
 
 

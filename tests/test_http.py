@@ -18,6 +18,8 @@ from starlette.routing import Route
 
 from runner import http, server
 from runner.errors import Busy, InputInvalid, MalformedJson, Problem
+from runner.front import Front, Observe
+from runner.stream import StreamEvent
 
 MAX_BODY = 1000
 
@@ -61,7 +63,7 @@ ROUTES = [
 ]
 
 
-def ask(method: str, path: str, observe: http.Observe | None = None, **kwargs: Any) -> Any:
+def ask(method: str, path: str, observe: Observe | None = None, **kwargs: Any) -> Any:
     """Send one request to an application with the routes above."""
     transport = httpx.ASGITransport(http.application(ROUTES, observe=observe))
 
@@ -316,7 +318,7 @@ async def _through_front(seconds: float, waited: float = 0.0, status: int = 200)
         return None
 
     scope = {"type": "http", "method": "GET", "headers": [], "path": "/"}
-    await http.Front(app, clock=lambda: next(ticks))(scope, _never, send)
+    await Front(app, lambda scope: app, clock=lambda: next(ticks))(scope, _never, send)
 
 
 @pytest.mark.parametrize(
@@ -345,13 +347,13 @@ class Story:
     """Events that a test lets happen one by one, and whether they were closed."""
 
     def __init__(self) -> None:
-        self.queue: asyncio.Queue[http.StreamEvent | None] = asyncio.Queue()
+        self.queue: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         self.closed = False
 
-    def __aiter__(self) -> AsyncIterator[http.StreamEvent]:
+    def __aiter__(self) -> AsyncIterator[StreamEvent]:
         return self
 
-    async def __anext__(self) -> http.StreamEvent:
+    async def __anext__(self) -> StreamEvent:
         event = await self.queue.get()
         if event is None:
             raise StopAsyncIteration
@@ -479,7 +481,7 @@ def test_a_stream_ends_when_the_server_stops() -> None:
 def test_a_stream_whose_events_fail_is_cut() -> None:
     """A stream that breaks does not look like one that has ended."""
 
-    async def failing() -> AsyncIterator[http.StreamEvent]:
+    async def failing() -> AsyncIterator[StreamEvent]:
         yield 1, "start", {}
         raise ValueError("broken")
 

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from runner import http, server
+from runner import guard, http, server
 from runner.errors import Unavailable
 
 MAX_BODY = 200_000
@@ -42,7 +42,7 @@ def make() -> Starlette:
     return http.application([Route("/size", size, methods=["POST"]), Route("/", hello)])
 
 
-class Impatient(server.GuardedHttp):
+class Impatient(guard.GuardedHttp):
     """The same protocol with deadlines that a test can wait for."""
 
     head_seconds = 0.2
@@ -254,7 +254,7 @@ SERVE = """
 import asyncio, functools, os, sys
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from runner import http, server
+from runner import guard, http, server
 from runner.errors import HandlerInvalid
 
 

@@ -24,9 +24,19 @@ TROUBLES = (
     ("55P03", "A row of the database stayed locked for longer than a writer waits."),
     ("57014", "The database took longer over a statement than it may."),
     ("57P", "The database is stopping or starting."),
+    ("28", "The database refuses the user or the password."),
+    ("3D000", "The database server has no database of that name."),
     ("", "The database cannot be reached, or it broke the connection."),
 )
 """Beginnings of SQLite's error names and PostgreSQL's SQLSTATEs, each with its sentence."""
+
+REFUSALS = (
+    ("authentication failed", "28P01"),
+    ("no pg_hba.conf entry", "28000"),
+    ("no password supplied", "28P01"),
+    ("does not exist", "3D000"),
+)
+"""Words of a refused connection, which has no SQLSTATE in psycopg2, and the one they stand for."""
 
 HOPELESS = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_READONLY", "53100", "55P03", "57014")
 """Troubles that a second try at once would only meet, or wait for, again."""
@@ -63,4 +73,5 @@ def unavailable(error: BaseException, *, committing: bool = False) -> StoreUnava
 def _code(error: BaseException) -> str:
     """Return SQLite's name of the error or PostgreSQL's SQLSTATE; a lost connection has none."""
     cause = getattr(error, "orig", error)
-    return getattr(cause, "sqlite_errorname", None) or getattr(cause, "pgcode", None) or ""
+    code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "pgcode", None)
+    return code or next((code for words, code in REFUSALS if words in str(cause)), "")

@@ -1,0 +1,120 @@
+"""The HTTP door of a trivial service beside a bare uvicorn that does the same work.
+
+`python -m bench.http_door`: two processes on loopback, loaded in turns by the same client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+from bench import client, machine, wrk
+from bench.client import Post
+from bench.load import Load
+from bench.process import ROOT, Process, bounded, cpu_seconds, running
+from bench.ratio import Contestant, Figures, interleave
+from bench.services.echo import INPUT, run
+from runner.embedded import free_port
+
+WARM_UP = 0.5
+STARTING = 60.0
+"""Seconds for all that is not measuring."""
+
+Server = tuple[Process, Post]
+Loader = Callable[[Post, int, float], Load]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the tables, and stop what was started."""
+    parser = argparse.ArgumentParser(prog="python -m bench.http_door", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every measurement there")
+    given = parser.parse_args(arguments)
+    print(machine.describe("starlette", "uvicorn", "uvloop", "httptools", "orjson"))
+    loader: Loader = wrk.load if wrk.found() else client.load
+    print(f"one process each, a POST of 1 KB of JSON, loaded by {loader.__module__}\n", flush=True)
+    measurements = 2 * (given.rounds + 1) * len(given.connections)
+    comparisons = []
+    with (
+        bounded(STARTING + 2 * measurements * max(1.0, given.seconds)),
+        servers(line=max(given.connections)) as (floor, ours),
+    ):
+        for connections in given.connections:
+            for server in (floor, ours):
+                measure(loader, server, connections, WARM_UP)
+            comparison = interleave(
+                f"HTTP door, {connections} connection{'s' if connections > 1 else ''}",
+                *(
+                    Contestant(name, partial(measure, loader, server, connections, given.seconds))
+                    for name, server in (("bare uvicorn", floor), ("nlp-runner", ours))
+                ),
+                given.rounds,
+            )
+            comparisons.append(comparison)
+            print(comparison.table(), end="\n\n", flush=True)
+    if given.json:
+        given.json.write_text(json.dumps([one.to_json() for one in comparisons], indent=1))
+
+
+@contextlib.contextmanager
+def servers(line: int) -> Iterator[tuple[Server, Server]]:
+    """Run the floor and our door, one process each; `line` requests may wait in ours."""
+    floor_port, our_port = str(free_port()), str(free_port())
+    floor_arguments = [
+        "bench.services.bare_uvicorn:app", "--port", floor_port, "--loop", "uvloop",
+        "--http", "httptools", "--lifespan", "off", "--log-level", "warning", "--no-access-log",
+        "--no-server-header",
+    ]  # fmt: skip
+    our_arguments = [
+        "--manifest", str(ROOT / "bench" / "services" / "echo.yaml"), "--mode", "http",
+        "--host", "127.0.0.1", "--port", our_port, "--concurrency", "1", "--queue-size", str(line),
+    ]  # fmt: skip
+    body = json.dumps(INPUT).encode()
+    with tempfile.TemporaryDirectory(prefix="nlp-runner-bench-") as name:
+        folder = Path(name)
+        with (
+            running("bare-uvicorn", "uvicorn", *floor_arguments, folder=folder) as floor,
+            running("nlp-runner", "runner", *our_arguments, folder=folder) as ours,
+        ):
+            posts = [
+                Post(f"http://127.0.0.1:{floor_port}/", body),
+                Post(f"http://127.0.0.1:{our_port}/run", body),
+            ]
+            for process, post in zip((floor, ours), posts, strict=True):
+                process.wait_until(partial(_does_the_work, post))
+            yield (floor, posts[0]), (ours, posts[1])
+
+
+def measure(loader: Loader, server: Server, connections: int, seconds: float) -> Figures:
+    """Load a server once."""
+    process, post = server
+    before = cpu_seconds(process.pid)
+    load = loader(post, connections, seconds)
+    return load.figures("request", cpu_seconds(process.pid) - before)
+
+
+def _does_the_work(post: Post) -> bool:
+    """Say whether the server is up; raises `RuntimeError` if it answers something else."""
+    try:
+        answer = httpx.post(post.url, content=post.body, timeout=5, trust_env=False,
+                            headers={"content-type": "application/json"})  # fmt: skip
+    except httpx.HTTPError:
+        return False
+    if answer.status_code == 503:
+        return False
+    if answer.status_code != 200 or answer.json() != run(None, **INPUT):
+        raise RuntimeError(f"{post.url} answered {answer.status_code}: {answer.text[:300]}")
+    return True
+
+
+if __name__ == "__main__":
+    main()

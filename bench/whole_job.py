@@ -1,0 +1,198 @@
+"""The whole job, from its submission until its result is there, beside a bare Celery round trip.
+
+`python -m bench.whole_job`: an orchestrator on SQLite with one worker, and a lean Celery worker
+with Redis results, called in turns. They share one embedded Redis that keeps what it is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import celery.exceptions
+import httpx
+
+from bench import client, machine
+from bench.client import Post
+from bench.load import Load
+from bench.process import ROOT, bounded, cpu_seconds, running
+from bench.ratio import Contestant, Figures, interleave
+from bench.services import bare_celery
+from bench.services.echo import INPUT, run
+from runner import embedded
+
+SERVICE = "bench-echo"
+WAIT = 20
+"""Seconds that one result may take."""
+
+WARM_UP = 0.5
+STARTING = 60.0
+"""Seconds for all that is not measuring."""
+
+
+class Side(NamedTuple):
+    """One side: how it is loaded (callers, seconds), and the sessions that work for it."""
+
+    load: Callable[[int, float], Load]
+    sessions: tuple[int, ...]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the tables, and stop what was started."""
+    parser = argparse.ArgumentParser(prog="python -m bench.whole_job", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every measurement there")
+    given = parser.parse_args(arguments)
+    print(machine.describe("celery", "kombu", "redis", "starlette", "uvicorn", "peewee"))
+    measurements = 2 * (given.rounds + 1) * len(given.callers)
+    comparisons = []
+    with (
+        bounded(STARTING + 2 * measurements * max(1.0, given.seconds)),
+        tempfile.TemporaryDirectory(prefix="nlp-runner-bench-") as name,
+        embedded.running_redis(Path(name) / "redis") as (url, redis),
+        bare_celery_side(url, Path(name)) as floor,
+        our_side(url, Path(name)) as ours,
+    ):
+        print(f"1 KB of JSON in, one worker process each; a write is on disk after "
+              f"{_sync_milliseconds(Path(name)):.2g} ms\n", flush=True)  # fmt: skip
+        for callers in given.callers:
+            for side in (floor, ours):
+                side.load(callers, WARM_UP)
+            comparison = interleave(
+                f"whole job, {callers} caller{'s' if callers > 1 else ''}",
+                *(
+                    Contestant(label, partial(measure, side, redis.pid, callers, given.seconds))
+                    for label, side in (("bare Celery", floor), ("nlp-runner", ours))
+                ),
+                given.rounds,
+            )
+            comparisons.append(comparison)
+            print(comparison.table(), end="\n\n", flush=True)
+    if given.json:
+        given.json.write_text(json.dumps([one.to_json() for one in comparisons], indent=1))
+
+
+def measure(side: Side, redis: int, callers: int, seconds: float) -> Figures:
+    """Load a side once; its CPU time is that of Redis and of the callers as well."""
+
+    def spent() -> float:
+        servers = cpu_seconds(redis, *side.sessions)
+        return servers and servers + time.process_time()
+
+    before = spent()
+    load = side.load(callers, seconds)
+    return load.figures("job", spent() - before)
+
+
+# --- the two sides -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def our_side(broker: str, folder: Path) -> Iterator[Side]:
+    """Run an orchestrator and one worker; a caller submits a job and waits in one request."""
+    shared = ["--services-broker", broker, "--namespace", "bench", "--shutdown-grace", "3"]
+    port = str(embedded.free_port())
+    orchestrator_arguments = [
+        "orchestrator", *shared, "--host", "127.0.0.1", "--port", port,
+        "--database-url", f"sqlite:///{folder / 'jobs.db'}",
+    ]  # fmt: skip
+    worker_arguments = [
+        "--manifest", str(ROOT / "bench" / "services" / "echo.yaml"), "--mode", "worker", *shared,
+        "--concurrency", "1",
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}/v1"
+    post = Post(
+        f"{url}/services/{SERVICE}/jobs", json.dumps(INPUT).encode(), {"prefer": f"wait={WAIT}"}
+    )
+    with (
+        running("orchestrator", "runner", *orchestrator_arguments, folder=folder) as orchestrator,
+        running("worker", "runner", *worker_arguments, folder=folder) as worker,
+        httpx.Client(base_url=url, timeout=2 * WAIT, trust_env=False) as http,
+    ):
+        orchestrator.wait_until(partial(_answers, http, "/services"))
+        worker.wait_until(partial(_answers, http, f"/services/{SERVICE}", status="available"))
+        job = http.post(f"/services/{SERVICE}/jobs", json=INPUT, headers=dict(post.headers)).json()
+        if job.get("output") != run(None, **INPUT):
+            raise RuntimeError(f"the first job came to nothing: {job}")
+        yield Side(partial(client.load, post), (orchestrator.pid, worker.pid))
+        failed = http.get("/jobs", params={"status": "failed", "limit": 1}).json()["jobs"]
+        if failed:
+            raise RuntimeError(f"not all jobs succeeded: {failed[0]}")
+
+
+def _answers(http: httpx.Client, path: str, **wanted: Any) -> bool:
+    try:
+        answer = http.get(path)
+    except httpx.HTTPError:
+        return False
+    return answer.status_code == 200 and wanted.items() <= answer.json().items()
+
+
+@contextlib.contextmanager
+def bare_celery_side(broker: str, folder: Path) -> Iterator[Side]:
+    """Run a Celery worker; a caller is a thread of this process: `task.delay(...).get()`."""
+    url = broker.removesuffix("/0") + "/1"
+    task = bare_celery.create(url).tasks[bare_celery.TASK]
+    with (
+        running("bare-celery", "bench.services.bare_celery", url, folder=folder) as worker,
+        ThreadPoolExecutor() as pool,
+    ):
+        worker.wait_until(partial(_works, task))
+        yield Side(partial(_call_celery, task, pool), (worker.pid,))
+
+
+def _works(task: Any) -> bool:
+    try:
+        result = task.delay(**INPUT).get(timeout=2)
+    except celery.exceptions.TimeoutError:
+        return False
+    if result != run(None, **INPUT):
+        raise RuntimeError(f"the first task came to nothing: {result}")
+    return True
+
+
+def _call_celery(task: Any, pool: ThreadPoolExecutor, callers: int, seconds: float) -> Load:
+    began = time.perf_counter()
+    calling = [pool.submit(_call_until, task, began + seconds) for _ in range(callers)]
+    latencies = [latency for one in calling for latency in one.result()]
+    return Load.of(latencies, time.perf_counter() - began)
+
+
+def _call_until(task: Any, until: float) -> list[float]:
+    """Call, wait for the result and call again; return the latencies."""
+    latencies = []
+    now = time.perf_counter()
+    while now < until:
+        began = now
+        task.delay(**INPUT).get(timeout=WAIT)
+        now = time.perf_counter()
+        latencies.append(now - began)
+    return latencies
+
+
+def _sync_milliseconds(folder: Path) -> float:
+    """Return the median time in which the disk below `folder` takes 4 KB for good."""
+    spent = []
+    with (folder / "sync").open("wb", buffering=0) as file:
+        for _ in range(50):
+            began = time.perf_counter()
+            file.write(bytes(4096))
+            os.fsync(file.fileno())
+            spent.append(1000 * (time.perf_counter() - began))
+    return statistics.median(spent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""A stage for tests of several parts: real workers and orchestrators, and what callers do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import redis
+
+from runner import embedded
+from runner import manifest as manifests
+from runner.broker import queue_name
+from runner.manifest import Manifest
+
+GALLERY = Path(__file__).parent / "gallery"
+TERMINAL = ("succeeded", "failed", "canceled")
+
+# Trouble that no test may cause, in whatever it does to a part from outside.
+BROKEN = ("Traceback (most recent call last)", "an error of our own")
+
+Event = tuple[str | None, str, Any]
+"""One event of a stream: its id, its name and its data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the product, with all that it prints in a file."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """The id of its main process."""
+        return self.process.pid
+
+    @property
+    def children(self) -> list[int]:
+        """The ids of the processes that it has forked and that are still there."""
+        try:
+            return [int(pid) for pid in _read(f"/proc/{self.pid}/task/{self.pid}/children").split()]
+        except OSError:
+            return []
+
+    def said(self) -> str:
+        """Return what it has printed so far."""
+        return self.log.read_text("utf-8", "replace")
+
+    def stop(self) -> None:
+        """Ask it to stop, as a container's host does."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def kill(self, pid: int | None = None) -> None:
+        """End it, or one of its children, without a chance to say a word."""
+        os.kill(pid or self.pid, signal.SIGKILL)
+
+    def wait(self, within: float = 30.0) -> int:
+        """Return its exit status once it has ended."""
+        return self.process.wait(within)
+
+
+class Stage:
+    """One deployment on a Redis and a SQLite of its own; use it as a context manager.
+
+    `until` is the fixture of that name. Parts that still run at the end are ended.
+    """
+
+    def __init__(
+        self, redis_url: str, folder: Path, until: Callable[..., Any], database: str = ""
+    ) -> None:
+        self.redis_url, self.folder, self.until = redis_url, folder, until
+        self.namespace = f"stage-{uuid.uuid4().hex[:12]}"
+        self.database = database or f"sqlite:///{folder}/jobs.db"
+        self.parts: list[Part] = []
+        self.redis = redis.Redis.from_url(redis_url)
+        self.http = httpx.Client(timeout=30, trust_env=False)
+        self.port = embedded.free_port()
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in self.parts:
+            if part.process.poll() is None:
+                part.kill()
+                part.wait()
+        self.http.close()
+        self.redis.close()
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def orchestrator(self, **settings: object) -> Part:
+        """Start an orchestrator on the stage's port; `settings` are those of the environment."""
+        part = self._start("orchestrator", ["orchestrator"], settings)
+        self.http.base_url = httpx.URL(f"http://127.0.0.1:{self.port}")
+        return part
+
+    def worker(self, manifest: str | Path, **settings: object) -> Part:
+        """Start a worker of a manifest, or of that name in the gallery."""
+        path = manifest if isinstance(manifest, Path) else GALLERY / f"{manifest}.yaml"
+        arguments = ["--manifest", str(path), "--mode", "worker"]
+        return self._start(path.stem, arguments, settings)
+
+    def _start(self, name: str, arguments: list[str], settings: Mapping[str, object]) -> Part:
+        log = self.folder / f"{len(self.parts):02}-{name}.log"
+        environ = {
+            **os.environ,
+            "SERVICES_BROKER": self.redis_url,
+            "NAMESPACE": self.namespace,
+            "DATABASE_URL": self.database,
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "SHUTDOWN_GRACE": "2",
+            "PYTHONUNBUFFERED": "1",
+            **{key: str(value) for key, value in settings.items()},
+        }
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "runner", *arguments],
+                cwd=self.folder, env=environ, stdout=out, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        part = Part(name, process, log)
+        self.parts.append(part)
+        return part
+
+    def ready(self, *services: str, within: float = 60.0) -> None:
+        """Wait until the orchestrator says that these services are available."""
+        waits = {name.replace("_", "-") for name in services}
+
+        def look() -> bool:
+            for part in self.parts:
+                assert part.process.poll() in (None, 0, 3), f"{part.name} died:\n{part.said()}"
+            return waits <= {s["name"] for s in self.services() if s["status"] == "available"}
+
+        self.until(look, within, f"{', '.join(sorted(waits))} to be available")
+
+    def services(self) -> list[dict[str, Any]]:
+        """Return what the orchestrator lists, or nothing while it does not answer."""
+        with contextlib.suppress(httpx.TransportError):
+            found: list[dict[str, Any]] = self.http.get("/v1/services").json()["services"]
+            return found
+        return []
+
+    def sound(self) -> None:
+        """Fail if any part has met an error that nobody expected."""
+        for part in self.parts:
+            said = part.said()
+            assert not any(word in said for word in BROKEN), f"{part.name} said:\n{said[-4000:]}"
+
+    # --- what callers do -------------------------------------------------------------------------
+
+    def submit(self, service: str, inputs: Any = None, **headers: str) -> dict[str, Any]:
+        """Submit a job that must be accepted, and return it."""
+        answer = self.http.post(f"/v1/services/{service}/jobs", json=inputs or {}, headers=headers)
+        assert answer.status_code in (200, 202), answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+    def job(self, job_id: str, wait: float = 0) -> dict[str, Any]:
+        """Return a job as it stands, or once it has finished, within `wait` seconds."""
+        answer = self.http.get(f"/v1/jobs/{job_id}", params={"wait": wait} if wait else {})
+        assert answer.status_code == 200, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+    def finished(self, job_id: str, within: float = 60.0) -> dict[str, Any]:
+        """Return a job once it has finished."""
+
+        def look() -> dict[str, Any] | None:
+            with contextlib.suppress(httpx.TransportError):
+                job = self.job(job_id, wait=5)
+                return job if job["status"] in TERMINAL else None
+            return None
+
+        job: dict[str, Any] = self.until(look, within, f"the end of job {job_id}")
+        return job
+
+    def running(self, job_id: str, within: float = 30.0) -> dict[str, Any]:
+        """Return a job once a worker runs it."""
+        job: dict[str, Any] = self.until(
+            lambda: (now := self.job(job_id))["status"] == "running" and now,
+            within, f"the start of job {job_id}",
+        )  # fmt: skip
+        return job
+
+    def run(self, service: str, inputs: Any = None) -> dict[str, Any]:
+        """Submit a job and return it finished, with its `output` where it has one."""
+        job = self.submit(service, inputs, prefer="wait=30")
+        assert job["status"] in TERMINAL, job
+        return job
+
+    def story(self, job_id: str, **headers: str) -> list[Event]:
+        """Follow a job to the end of its stream, and return all that was told."""
+        return list(self.follow(job_id, **headers))
+
+    def follow(self, job_id: str, **headers: str) -> Iterator[Event]:
+        """Yield the events of a job's stream."""
+        with self.http.stream(
+            "GET", f"/v1/jobs/{job_id}/events", headers={"accept": "text/event-stream", **headers}
+        ) as answer:
+            assert answer.status_code == 200, answer.read()
+            yield from read_sse(answer.iter_lines())
+
+    # --- what nobody may see broken --------------------------------------------------------------
+
+    def history(self, job_id: str) -> list[tuple[str, str | None, int]]:
+        """Return (status, reason, attempt) of every change of a job, from the database."""
+        return self._rows(
+            "SELECT status, reason, attempt FROM transition WHERE job_id = ? ORDER BY revision",
+            job_id,
+        )
+
+    def check(self, *, within: float = 20.0) -> None:
+        """Fail unless every accepted job has ended once, and nothing is left on the conveyor.
+
+        A succeeded job has its output, and no other has one; (attempt, rank) never falls.
+        """
+        for job_id, status, attempt in self._rows("SELECT id, status, attempt FROM job"):
+            history = self.history(job_id)
+            ends = [state for state, _, _ in history if state in TERMINAL]
+            assert ends == [status], f"{job_id} is {status} after {history}"
+            assert history[-1][0] == status
+            assert history[-1][2] == attempt
+            ranks = [(a, ("queued", "running", *TERMINAL).index(s)) for s, _, a in history]
+            assert ranks == sorted(ranks), f"{job_id} went backwards: {history}"
+            outputs = self._rows(
+                "SELECT 1 FROM payload WHERE kind = 'output' AND job_id = ?", job_id
+            )
+            assert len(outputs) == (status == "succeeded"), f"{job_id} has {len(outputs)} outputs"
+        self.until(lambda: not self.left_over(), within, "an empty conveyor")
+
+    def left_over(self) -> list[str]:
+        """Return what still waits or is held in Redis, and our keys that would stay for ever."""
+        found = []
+        lasting = ("results", "instances", "_kombu")
+        for raw in self.redis.scan_iter(f"{self.namespace}:*", count=1000):
+            key = raw.decode()
+            name = key.removeprefix(f"{self.namespace}:")
+            held = name.startswith(("q:", "lease:")) or name.endswith(
+                (":unacked", ":unacked_index")
+            )
+            if held or (name == "results" and self.redis.xlen(key)):
+                found.append(key)
+            elif self.redis.ttl(key) == -1 and not name.startswith(lasting):
+                found.append(f"{key} (without end)")
+        return found
+
+    def messages(self, manifest: Manifest) -> int:
+        """Return how many messages wait in the queue of a manifest."""
+        queue = queue_name(manifest.name, manifest.digest)
+        return int(self.redis.llen(f"{self.namespace}:{queue}"))
+
+    def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        path = self.database.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(path, timeout=10)) as connection:
+            return connection.execute(sql, values).fetchall()
+
+
+def gallery(name: str) -> Manifest:
+    """Read one manifest of the gallery."""
+    return manifests.load(GALLERY / f"{name}.yaml")
+
+
+def read_sse(lines: Iterator[str]) -> Iterator[Event]:
+    """Read Server-Sent Events as a browser does."""
+    number: str | None = None
+    name = data = ""
+    for line in lines:
+        field, _, value = line.partition(": ")
+        if field == "id":
+            number = value
+        elif field == "event":
+            name = value
+        elif field == "data":
+            data = value
+        elif not line and name:
+            yield number, name, json.loads(data)
+            number, name, data = None, "", ""
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text()

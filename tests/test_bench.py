@@ -1,0 +1,68 @@
+"""What the benchmarks promise: a table of ratios, an end by themselves, and nothing left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROWS = ("http_door", "whole_job")
+
+
+def start(row: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start one row with settings so small that its figures mean nothing."""
+    command = [sys.executable, "-u", "-m", f"bench.{row}", "--rounds", "1", *arguments]
+    # All that the row starts inherits this place for temporary files, and is known by it.
+    environ = {**os.environ, "TMPDIR": str(folder)}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def left(folder: Path) -> list[str]:
+    """Return the files left in the folder, and the commands of processes that know of it."""
+    found = [str(path) for path in folder.iterdir()]
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"TMPDIR={folder}\0".encode() in environ.read_bytes():
+                found.append(environ.with_name("cmdline").read_text().replace("\0", " "))
+        except OSError:  # it has ended since, or is none of ours
+            continue
+    return found
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_measures_ratios_and_ends(row, tmp_path):
+    """Each benchmark prints a table of ratios, keeps what it measured, and stops by itself."""
+    folder, file = tmp_path / "tmp", tmp_path / "measured.json"
+    folder.mkdir()
+    output, errors = start(row, folder, "--seconds", "0.5", "--json", str(file)).communicate()
+    assert "ratio: min" in output, errors
+    comparisons = json.loads(file.read_text())
+    assert len(comparisons) == 2
+    for comparison in comparisons:
+        assert comparison["title"] in output
+        assert all(ratio > 0 for ratio in comparison["ratios"].values())
+        assert {"p50, ms", "p99, ms"} < comparison["ratios"].keys()
+    assert re.search(r"^machine: .+\nversions: .+\n.*ratios", output, re.MULTILINE)
+    assert left(folder) == []
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_an_interrupted_row_leaves_nothing_behind(row, tmp_path):
+    """Ctrl-C in the middle of a measurement ends every process that the benchmark started."""
+    process = start(row, tmp_path, "--seconds", "100")
+    for line in process.stdout:
+        if line.startswith("one process each") or line.startswith("1 KB"):
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert left(tmp_path) == []
