@@ -48,12 +48,15 @@ def load(post: Post, connections: int, seconds: float) -> Load:
 async def _load(post: Post, connections: int, until: float) -> list[float]:
     loop = asyncio.get_running_loop()
     url = urlsplit(post.url)
+    request = post.to_bytes()
     latencies: list[float] = []
-    callers = [_Caller(post.to_bytes(), until, latencies) for _ in range(connections)]
-    for caller in callers:
-        await loop.create_connection(lambda caller=caller: caller, url.hostname, url.port)
-    within = until - time.perf_counter() + PATIENCE
-    await asyncio.wait_for(asyncio.gather(*(caller.done for caller in callers)), within)
+    ends = []
+    for _ in range(connections):
+        _, caller = await loop.create_connection(
+            lambda: _Caller(request, until, latencies), url.hostname or "", url.port or 80
+        )
+        ends.append(caller.done)
+    await asyncio.wait_for(asyncio.gather(*ends), until - time.perf_counter() + PATIENCE)
     return latencies
 
 

@@ -41,22 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     print(machine.describe("starlette", "uvicorn", "uvloop", "httptools", "orjson"))
     loader: Loader = wrk.load if wrk.found() else client.load
-    print(f"one process each, a POST of 1 KB of JSON, loaded by {loader.__module__}\n", flush=True)
     measurements = 2 * (given.rounds + 1) * len(given.connections)
     comparisons = []
     with (
         bounded(STARTING + 2 * measurements * max(1.0, given.seconds)),
         servers(line=max(given.connections)) as (floor, ours),
     ):
+        print(f"1 KB of JSON in, one process each, loaded by {loader.__module__}\n", flush=True)
         for connections in given.connections:
             for server in (floor, ours):
-                measure(loader, server, connections, WARM_UP)
+                measure(server, loader, connections, WARM_UP)
+            how = (loader, connections, given.seconds)
             comparison = interleave(
                 f"HTTP door, {connections} connection{'s' if connections > 1 else ''}",
-                *(
-                    Contestant(name, partial(measure, loader, server, connections, given.seconds))
-                    for name, server in (("bare uvicorn", floor), ("nlp-runner", ours))
-                ),
+                Contestant("bare uvicorn", partial(measure, floor, *how)),
+                Contestant("nlp-runner", partial(measure, ours, *how)),
                 given.rounds,
             )
             comparisons.append(comparison)
@@ -94,7 +93,7 @@ def servers(line: int) -> Iterator[tuple[Server, Server]]:
             yield (floor, posts[0]), (ours, posts[1])
 
 
-def measure(loader: Loader, server: Server, connections: int, seconds: float) -> Figures:
+def measure(server: Server, loader: Loader, connections: int, seconds: float) -> Figures:
     """Load a server once."""
     process, post = server
     before = cpu_seconds(process.pid)

@@ -12,6 +12,7 @@ import json
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,12 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for callers in given.callers:
             for side in (floor, ours):
                 side.load(callers, WARM_UP)
+            how = (redis.pid, callers, given.seconds)
             comparison = interleave(
                 f"whole job, {callers} caller{'s' if callers > 1 else ''}",
-                *(
-                    Contestant(label, partial(measure, side, redis.pid, callers, given.seconds))
-                    for label, side in (("bare Celery", floor), ("nlp-runner", ours))
-                ),
+                Contestant("bare Celery", partial(measure, floor, *how)),
+                Contestant("nlp-runner", partial(measure, ours, *how)),
                 given.rounds,
             )
             comparisons.append(comparison)
@@ -164,21 +164,24 @@ def _works(task: Any) -> bool:
 
 
 def _call_celery(task: Any, pool: ThreadPoolExecutor, callers: int, seconds: float) -> Load:
+    over = threading.Event()
     began = time.perf_counter()
-    calling = [pool.submit(_call_until, task, began + seconds) for _ in range(callers)]
+    calling = [pool.submit(_call_until, over, task) for _ in range(callers)]
+    try:
+        over.wait(seconds)
+    finally:  # Ctrl-C too
+        over.set()
     latencies = [latency for one in calling for latency in one.result()]
     return Load.of(latencies, time.perf_counter() - began)
 
 
-def _call_until(task: Any, until: float) -> list[float]:
+def _call_until(over: threading.Event, task: Any) -> list[float]:
     """Call, wait for the result and call again; return the latencies."""
     latencies = []
-    now = time.perf_counter()
-    while now < until:
-        began = now
+    while not over.is_set():
+        began = time.perf_counter()
         task.delay(**INPUT).get(timeout=WAIT)
-        now = time.perf_counter()
-        latencies.append(now - began)
+        latencies.append(time.perf_counter() - began)
     return latencies
 
 

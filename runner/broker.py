@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import quote
 
@@ -70,6 +70,15 @@ class Producer:
         messages = [_job_of(raw) for raw in waiting]
         messages += [_job_of(raw, nested=True) for raw in taken]
         return {message for message in messages if message}
+
+    def withdraw(self, service: str, digest: str, ids: Collection[tuple[str, int]]) -> None:
+        """Take the messages of these (job, attempt) out of a queue, where no worker has them."""
+        queue = f"{self._namespace}:{queue_name(service, digest)}"
+        waiting: list[Any] = self._redis.lrange(queue, 0, -1)
+        for raw in waiting:
+            message = _job_of(raw)
+            if message and message in ids:
+                self._redis.lrem(queue, 1, raw)
 
     def close(self) -> None:
         """Give the connections back."""

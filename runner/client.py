@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
-from runner.errors import RunnerError, Unavailable
+from runner.errors import JobUnknown, RunnerError, Unavailable
+
+PATIENCE = 30.0
+"""Seconds for which a job's story is taken up again while the orchestrator does not answer."""
+
+PAUSE = 0.5
+"""Seconds before a story that broke off is taken up again."""
 
 Hear = Callable[[str, dict[str, Any]], None]
 """Hears of (event name, data) while a job runs."""
@@ -19,7 +29,7 @@ class Refused(RunnerError):
 
     def __init__(self, problem: dict[str, Any], status: int) -> None:
         errors = problem.get("errors", ())
-        lines = [str(problem.get("detail") or problem.get("title") or f"HTTP {status}")]
+        lines = [str(problem.get("detail") or problem.get("title") or f"It answers {status}.")]
         lines += [f"  {e.get('pointer') or '/'} {e.get('message')}" for e in errors[1:]]
         super().__init__("\n".join(lines))
         self.code = str(problem.get("code", "http_error"))
@@ -29,8 +39,9 @@ class Refused(RunnerError):
 class Client:
     """An orchestrator at a URL; every call raises `Unavailable` or `Refused` when it fails."""
 
-    def __init__(self, url: str, *, timeout: float = 30.0) -> None:
+    def __init__(self, url: str, *, timeout: float = 30.0, patience: float = PATIENCE) -> None:
         self.url = url.rstrip("/")
+        self._patience = patience
         self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
 
     def get(self, path: str, **query: Any) -> Any:
@@ -47,41 +58,50 @@ class Client:
 
         An interrupt from the keyboard cancels the job.
         """
-        job = self.post(f"/v1/services/{service}/jobs", inputs)
+        job = self.post(f"/v1/services/{quote(service, safe='')}/jobs", inputs)
         try:
             for name, data in self.events(job["id"]):
-                hear(name, data)
-                if name == "completed":
+                if name != "completed":
+                    hear(name, data)
+                elif data:
                     return data
+            raise JobUnknown(f"The job {job['id']} was erased before it had finished.")
         except KeyboardInterrupt:
-            self.post(f"/v1/jobs/{job['id']}/cancel")
+            with contextlib.suppress(RunnerError):  # it may just have finished
+                self.post(f"/v1/jobs/{job['id']}/cancel")
             raise
-        finished: dict[str, Any] = self.get(f"/v1/jobs/{job['id']}")
-        return finished
 
     def result(self, job_id: str) -> Any:
         """Return the output of a job that succeeded."""
         return self.get(f"/v1/jobs/{job_id}/result")
 
     def events(self, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (event name, data) of a job until it has completed; takes up a broken stream."""
-        last = "0"
+        """Yield (event name, data) of a job until it has completed.
+
+        A stream that breaks off, as when the orchestrator is started anew, is taken up where it
+        was; after `patience` seconds in which nobody answers, the failure is raised.
+        """
+        last, broken = "0", None
         while True:
             headers = {"accept": "text/event-stream", "last-event-id": last}
+            path = f"/v1/jobs/{quote(job_id, safe='')}/events"
             try:
-                with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as r:
-                    if r.status_code != 200:
-                        r.read()
-                        raise _refused(r)
-                    for number, name, data in _parse(r.iter_lines()):
+                with self._http.stream("GET", path, headers=headers) as response:
+                    if response.status_code != 200:
+                        response.read()
+                        raise _refused(response)
+                    broken = None
+                    for number, name, data in _parse(response.iter_lines()):
                         last = number or last
                         yield name, data
                         if name == "completed":
                             return
-            except httpx.ReadError:
-                continue
-            except httpx.HTTPError as error:
-                raise self._unreachable(error) from None
+            except (httpx.TransportError, RunnerError) as error:
+                passing = isinstance(error, httpx.TransportError) or error.status == 503
+                broken = broken or time.monotonic()
+                if not passing or time.monotonic() - broken > self._patience:
+                    raise self._unreachable(error) from None
+            threading.Event().wait(PAUSE)
 
     def _send(self, method: str, path: str, **kwargs: Any) -> Any:
         try:
@@ -90,21 +110,33 @@ class Client:
             raise self._unreachable(error) from None
         if response.is_error:
             raise _refused(response)
-        return response.json() if response.content else None
+        try:
+            return response.json() if response.content else None
+        except ValueError:
+            raise Unavailable(f"What answers at {self.url} is not an orchestrator.") from None
 
-    def _unreachable(self, error: Exception) -> Unavailable:
+    def _unreachable(self, error: Exception) -> RunnerError:
+        if isinstance(error, RunnerError):
+            return error
         return Unavailable(
             f"No orchestrator answers at {self.url} ({type(error).__name__}). Start one with "
             f"`nlp-runner up`, or say where it is with --url or ORCHESTRATOR_URL."
         )
 
 
-def _refused(response: httpx.Response) -> Refused:
+def _refused(response: httpx.Response) -> RunnerError:
     try:
         problem = response.json()
     except ValueError:
-        problem = {}
-    return Refused(problem if isinstance(problem, dict) else {}, response.status_code)
+        problem = None
+    # An orchestrator has every address that is asked for here; a service alone has not.
+    if not isinstance(problem, dict) or problem.get("code", "not_found") == "not_found":
+        return Unavailable(
+            f"What answers at {response.url} is not an orchestrator (status "
+            f"{response.status_code}). Start one with `nlp-runner up`, or say where it is with "
+            f"--url or ORCHESTRATOR_URL."
+        )
+    return Refused(problem, response.status_code)
 
 
 def _parse(lines: Iterator[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:

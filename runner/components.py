@@ -16,6 +16,7 @@ STEP_STATES = ("pending", "running", "succeeded", "failed", "skipped", "canceled
 def get(
     operation: str, summary: str, responses: JSON, tag: str, parameters: Sequence[JSON] = ()
 ) -> JSON:
+    """Return a path that answers GET."""
     found: JSON = {"operationId": operation, "tags": [tag], "summary": summary}
     if parameters:
         found["parameters"] = list(parameters)
@@ -23,10 +24,12 @@ def get(
 
 
 def answer(schema: JSON, description: str = "What was asked for.") -> JSON:
+    """Return the responses of an operation that answers 200 with JSON."""
     return {"200": {"description": description, "content": json_content(schema)}}
 
 
 def json_content(schema: JSON, examples: JSON | None = None) -> JSON:
+    """Return the content of a body in JSON, with named examples."""
     return {"application/json": {"schema": schema, **({"examples": examples} if examples else {})}}
 
 
@@ -51,18 +54,22 @@ def problems(*kinds: type[RunnerError]) -> JSON:
 
 
 def ref(component: str) -> JSON:
+    """Return a reference to a component."""
     return {"$ref": f"#/components/schemas/{component}"}
 
 
 def header(kind: str, description: str) -> JSON:
+    """Return a header of an answer."""
     return {"description": description, "schema": {"type": kind}}
 
 
 def query(name: str, schema: JSON, description: str) -> JSON:
+    """Return a parameter after the `?`."""
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def path_parameter(name: str, description: str) -> JSON:
+    """Return a parameter in the path."""
     return {
         "name": name,
         "in": "path",
@@ -73,6 +80,7 @@ def path_parameter(name: str, description: str) -> JSON:
 
 
 def nullable(kind: str, description: str) -> JSON:
+    """Return the schema of a value that may be absent."""
     return {"type": [kind, "null"], "description": description}
 
 

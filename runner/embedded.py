@@ -17,6 +17,12 @@ import redis
 
 from runner.errors import Unavailable
 
+LOG = "redis.log"
+"""The file beside its data to which an embedded Redis writes."""
+
+PATIENCE = 10
+"""Seconds for a Redis to start or to stop; one with much data needs a few."""
+
 
 def redis_server() -> str:
     """Return the path of a `redis-server` that can be run here; raises `Unavailable`.
@@ -50,7 +56,7 @@ def redis_command(folder: Path, port: int, *, durable: bool = True) -> list[str]
         "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder),
         "--save", "", "--appendonly", "yes" if durable else "no", "--appendfsync", "everysec",
         "--maxmemory-policy", "noeviction", "--tcp-keepalive", "60", "--daemonize", "no",
-        "--loglevel", "warning",
+        "--loglevel", "warning", "--logfile", LOG,
     ]  # fmt: skip
 
 
@@ -77,25 +83,88 @@ def answers(url: str, within: float = 0.0) -> bool:
 
 @contextlib.contextmanager
 def running_redis(
-    folder: Path, port: int | None = None
+    folder: Path, port: int | None = None, *, durable: bool = True
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Run a Redis for the length of a `with` block, and yield its URL and its process.
 
-    It is stopped with all it holds on disk; Ctrl-C in the terminal does not reach it before.
+    It is stopped with all it holds on disk; Ctrl-C in the terminal does not reach it before. If
+    this process is killed, a keeper stops it, and should that have been killed too, the next start
+    in the same folder does. Raises `Unavailable`.
     """
-    port = port or free_port()
+    folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        redis_command(folder.resolve(), port), stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    url = f"redis://127.0.0.1:{port}/0"
+    stop_leftover(folder)
+    port = port or free_port()
+    (folder / "port").write_text(str(port))
+    process = subprocess.Popen(redis_command(folder, port, durable=durable), start_new_session=True)
+    # It waits for the end of its input, which comes with the end of this process.
+    keeper = subprocess.Popen(
+        ["sh", "-c", 'read _; kill "$0"', str(process.pid)],
+        stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
     try:
-        if not answers(url, within=10):
-            raise Unavailable(f"The Redis on port {port} did not answer within 10 s.")
-        yield url, process
+        yield _ready(process, folder, port), process
     finally:
+        keeper.kill()
+        keeper.communicate()
         process.terminate()
-        process.wait(timeout=10)
+        try:
+            process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        (folder / "port").unlink(missing_ok=True)
+
+
+def stop_leftover(folder: Path) -> None:
+    """Stop the Redis that a killed process left behind on this folder, if there is one.
+
+    Only the one at the port noted there that says to keep its data in this very folder is stopped.
+    Raises `Unavailable` if it does not end.
+    """
+    try:
+        noted = (folder / "port").read_text()
+    except (OSError, ValueError):
+        return
+    if not noted.isdecimal() or not 0 < (port := int(noted[:9])) < 65536:
+        return
+    client = redis.Redis(port=port, socket_connect_timeout=1, socket_timeout=PATIENCE)
+    with contextlib.closing(client), contextlib.suppress(redis.RedisError):
+        if _serves(client, folder):
+            client.shutdown()
+    if _serves(client, folder):
+        raise Unavailable(f"A Redis of an earlier run still uses {folder}; it is on port {port}.")
+
+
+def _serves(client: redis.Redis, folder: Path) -> bool:
+    """Say whether a Redis answers there that keeps its data in this folder."""
+    try:
+        found = client.config_get("dir").get("dir")
+    except redis.RedisError:
+        return False
+    return found is not None and Path(os.fsdecode(found)) == folder
+
+
+def _ready(process: subprocess.Popen[bytes], folder: Path, port: int) -> str:
+    """Wait until our Redis answers, and return its URL."""
+    client = redis.Redis(port=port, socket_connect_timeout=1, socket_timeout=2)
+    deadline = time.monotonic() + PATIENCE
+    with contextlib.closing(client):
+        while not _serves(client, folder):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Unavailable(
+                    f"The Redis of {folder} did not start; {folder / LOG} says why:\n"
+                    f"{_tail(folder / LOG)}"
+                )
+            time.sleep(0.02)
+    return f"redis://127.0.0.1:{port}/0"
+
+
+def _tail(path: Path) -> str:
+    try:
+        return "\n".join(path.read_text("utf-8", "replace").splitlines()[-3:])
+    except OSError:
+        return "(it wrote nothing)"
 
 
 def main() -> None:

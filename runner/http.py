@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import html
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,11 @@ from runner.errors import (
 from runner.front import Front, Observe
 from runner.stream import KEEP_ALIVE, Events, EventStream, json_line, sse_event
 
-log = logging.getLogger(__name__)
-
 MAX_DEPTH = 64
 """Levels of arrays and objects in a body; deeper ones are built to hurt."""
+
+RETRY_AFTER = 5
+"""Seconds after which to come back, where an error of ours does not know better."""
 
 # --- the life of an application ------------------------------------------------------------------
 
@@ -110,14 +110,14 @@ def document_response(
 def problem_response(
     error: RunnerError, request: Request, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return the failure as an RFC 9457 answer, with `Retry-After` where the error has one."""
+    """Return the failure as an RFC 9457 answer; a 503 always says when to come back."""
     document = error.to_problem(request.scope["path"])
     request_id = request.scope.get("state", {}).get("request_id")
     if request_id:
         document["request_id"] = request_id
     headers = dict(headers or {})
-    if error.retry_after is not None:
-        headers["retry-after"] = str(error.retry_after)
+    if error.retry_after is not None or error.status == 503:
+        headers["retry-after"] = str(error.retry_after or RETRY_AFTER)
     body = orjson.dumps(document, default=str)
     return Response(body, error.status, headers, media_type="application/problem+json")
 

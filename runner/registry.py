@@ -87,13 +87,13 @@ class Announcer:
         """Renew the key, with what changed; a change of state is told to everyone at once."""
         before, self.instance = self.instance, replace(self.instance, **changes)
         manifest_key = f"{self._namespace}:manifest:{self.instance.digest}"
+        known = self._redis.expire(manifest_key, MANIFEST_TTL)
+        if not known:  # the manifest first: who sees the instance must find it
+            self._redis.set(manifest_key, orjson.dumps(self._manifest.document), ex=MANIFEST_TTL)
         pipe = self._redis.pipeline(transaction=False)
         pipe.set(self._key, orjson.dumps(asdict(self.instance)), ex=ALIVE)
         pipe.sadd(f"{self._namespace}:instances", self._key)
-        pipe.expire(manifest_key, MANIFEST_TTL)
-        *_, known = pipe.execute()
-        if not known:
-            self._redis.set(manifest_key, orjson.dumps(self._manifest.document), ex=MANIFEST_TTL)
+        pipe.execute()
         if not known or before.state != self.instance.state:
             self._redis.publish(f"{self._namespace}:registry", self._key)
 
@@ -136,11 +136,12 @@ class Registry:
     async def manifest(self, digest: str) -> Manifest:
         """Fetch and check one announced manifest; raises `ManifestInvalid`."""
         try:
-            data = await self._redis.get(f"{self._namespace}:manifest:{digest}")
+            key = f"{self._namespace}:manifest:{digest}"
+            data = await self._redis.getrange(key, 0, MAX_MANIFEST)
         except redis.ResponseError:  # what stands there is not even a text
-            data = None
-        if data is None or len(data) > MAX_MANIFEST:
-            what = "is not there" if data is None else f"is larger than {MAX_MANIFEST} bytes"
+            data = b""
+        if not data or len(data) > MAX_MANIFEST:
+            what = f"is larger than {MAX_MANIFEST} bytes" if data else "is not there"
             raise ManifestInvalid(problems=[Problem("", "announced", f"the manifest {what}")])
         try:
             document = orjson.loads(data)

@@ -74,9 +74,10 @@ redis.call('XADD', KEYS[3], '*', 'event', ARGV[2], 'output', ARGV[3])
 return 1
 """
 
+# The mark is left even where there is no job yet: whoever lays it there later must find it.
 _CANCEL = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 'absent' end
 redis.call('HSETNX', KEYS[1], 'cancel', ARGV[1])
+if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 if redis.call('EXISTS', KEYS[2]) == 1 then return 'requested' end
 if redis.call('HEXISTS', KEYS[1], 'done') == 1 then return 'requested' end
 return 'revoked'
@@ -205,15 +206,24 @@ class OrchestratorWire:
         await pipe.execute()
 
     async def cancel(self, job_id: str, actor: str) -> str:
-        """Ask the worker to stop: `revoked` if it never started, `requested`, or `absent`."""
+        """Ask for an end: `revoked` if no worker can start the job any more, or `requested`."""
         keys = [self.keys.job(job_id), self.keys.lease(job_id)]
-        return str((await self._cancel(keys=keys, args=[actor])).decode())
+        return str((await self._cancel(keys=keys, args=[actor, JOB_TTL])).decode())
 
     async def forget(self, job_ids: Iterable[str]) -> None:
         """Take finished jobs off the conveyor; what people follow stays for its time to live."""
         keys = [key for job in job_ids for key in (self.keys.job(job), self.keys.lease(job))]
         if keys:
             await self.redis.unlink(*keys)
+
+    async def bar(self, job_ids: Iterable[str]) -> None:
+        """Keep jobs that ended before their start from a message that is still on its way."""
+        pipe = self.redis.pipeline(transaction=True)
+        for key in map(self.keys.job, job_ids):
+            pipe.hdel(key, "input")
+            pipe.hsetnx(key, "cancel", "its end")
+            pipe.expire(key, LIVE_TTL)
+        await pipe.execute()
 
     async def erase(self, job_id: str) -> None:
         """Remove everything about a job; a worker that holds it stops at its next checkpoint."""

@@ -13,6 +13,7 @@ from runner.registry import Instance, Registry
 
 log = logging.getLogger(__name__)
 
+ABSENT = "its manifest is not in the registry, or is larger than a manifest may be"
 REMEMBERED = 24 * 3600.0
 """Seconds for which a service that has vanished is still listed, as unavailable."""
 
@@ -80,6 +81,7 @@ class Catalog:
         self._entries: dict[str, Entry] = {}
         self._slots: dict[str, int] = {}
         self._holders: dict[tuple[str, str], str] = {}
+        self.strangers: list[Member] = []
         self.conflicts = 0
         self.version = 0
 
@@ -120,13 +122,20 @@ class Catalog:
 
     def remember(self, manifest: Manifest, seen_at: float) -> None:
         """Take in a service known from before, as unavailable until a worker shows up."""
-        if manifest.name not in self._entries:
+        known = self._entries.get(manifest.name)
+        if known is None or (not known.members and known.seen_at < seen_at):
             self._entries[manifest.name] = Entry(manifest, (), seen_at)
             self.version += 1
 
     async def refresh(self, now: float) -> list[Manifest]:
-        """Read the registry; return the manifests that were not known before."""
+        """Read the registry; return the manifests that were not known before.
+
+        `strangers` are then the quarantined workers of services that nobody has served yet, and
+        `conflicts` is the number of all that are in quarantine.
+        """
         living = await self._registry.living()
+        digests = {instance.digest for instance in living}
+        self._manifests = {d: known for d, known in self._manifests.items() if d in digests}
         fresh = [m for m in [await self._learn(i) for i in living] if m]
         by_service: dict[str, list[Member]] = {}
         for member in self._judge(living):
@@ -134,19 +143,24 @@ class Catalog:
         before = self._entries
         self._entries = self._compose(by_service, now)
         self._slots = _slots(by_service)
+        unknown = by_service.keys() - self._entries.keys()
+        self.strangers = [m for name in sorted(unknown) for m in by_service[name]]
         if _shape(before) != _shape(self._entries):
             self.version += 1
         return fresh
 
     async def _learn(self, instance: Instance) -> Manifest | None:
         """Fetch a manifest that is not known yet; a bad one is remembered by its fault."""
-        if isinstance(self._manifests.get(instance.digest), Manifest):
+        known = self._manifests.get(instance.digest)
+        if known is not None and known != ABSENT:
             return None
         try:
             manifest = await self._registry.manifest(instance.digest)
         except ManifestInvalid as error:
             fault = f"its manifest is refused: {str(error)[:500]}"
-            if self._manifests.get(instance.digest) != fault:
+            if error.problems[0].code == "announced":
+                fault = ABSENT
+            if fault != known:
                 log.error("%s: %s", instance.instance, fault)
             self._manifests[instance.digest] = fault
             return None
@@ -158,26 +172,24 @@ class Catalog:
         holders: dict[tuple[str, str], str] = {}
         for instance in sorted(living, key=lambda i: (i.started_at, i.instance)):
             key = (instance.service, instance.version)
-            if instance.state == "unhealthy":
+            if instance.state == "unhealthy" or self._fault(instance):
                 continue
             if self._holders.get(key) == instance.digest or key not in holders:
                 holders[key] = instance.digest
         self._holders = holders
-        members = [Member(i, self._fault(i, holders)) for i in living]
-        self.conflicts = sum("another manifest" in (m.quarantined or "") for m in members)
+        members = [Member(i, self._fault(i) or _conflict(i, holders)) for i in living]
+        self.conflicts = sum(member.quarantined is not None for member in members)
         return members
 
-    def _fault(self, instance: Instance, holders: dict[tuple[str, str], str]) -> str | None:
+    def _fault(self, instance: Instance) -> str | None:
+        """Say what is wrong with what an instance announces, whoever else there is."""
         manifest = self._manifests[instance.digest]
         if isinstance(manifest, str):
             return manifest
         if (manifest.name, manifest.version) != (instance.service, instance.version):
-            return f"it announces {instance.service} with the manifest of {manifest.name}"
-        holder = holders.get((instance.service, instance.version), instance.digest)
-        if holder != instance.digest:
             return (
-                f"version {instance.version} is already served with another manifest "
-                f"({holder[:12]}, this one is {instance.digest[:12]}); raise the version"
+                f"it announces {instance.service} {instance.version} with the manifest of "
+                f"{manifest.name} {manifest.version}"
             )
         return None
 
@@ -204,6 +216,17 @@ class Catalog:
         return max(known, key=lambda m: _order(m.version), default=None)
 
 
+def _conflict(instance: Instance, holders: dict[tuple[str, str], str]) -> str | None:
+    """Say whether another manifest holds the version that an instance announces."""
+    holder = holders.get((instance.service, instance.version), instance.digest)
+    if holder != instance.digest:
+        return (
+            f"version {instance.version} is already served with another manifest "
+            f"({holder[:12]}, this one is {instance.digest[:12]}); raise the version"
+        )
+    return None
+
+
 def _slots(by_service: dict[str, list[Member]]) -> dict[str, int]:
     slots: dict[str, int] = {}
     for members in by_service.values():
@@ -219,7 +242,8 @@ def _shape(entries: dict[str, Entry]) -> dict[str, Any]:
     return {name: (entry.manifest.digest, entry.available) for name, entry in entries.items()}
 
 
-def _order(version: str) -> tuple[tuple[int, ...], bool, str]:
-    """Order versions: by their numbers, and a pre-release before its release."""
+def _order(version: str) -> tuple[Any, ...]:
+    """Order versions as semantic versioning does: a pre-release stands before its release."""
     numbers, _, pre = version.partition("-")
-    return tuple(int(part) for part in numbers.split(".")), not pre, pre
+    words = [(0, int(w), "") if w.isdecimal() else (1, 0, w) for w in pre.split(".")]
+    return [int(number) for number in numbers.split(".")], not pre, words

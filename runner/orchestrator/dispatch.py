@@ -10,6 +10,7 @@ import random
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -18,7 +19,9 @@ from runner import events
 from runner.broker import Producer
 from runner.errors import (
     BrokerUnavailable,
+    Canceled,
     Expired,
+    InputInvalid,
     JobFinished,
     JobUnknown,
     QueueFull,
@@ -41,11 +44,15 @@ POLL = 1.0
 REPAIR = 5.0
 """Seconds between two looks for what got lost."""
 
-ABANDONED = 30.0
-"""Seconds after which results that another orchestrator read are taken over."""
+ABANDONED = 10.0
+"""Seconds after which results that another orchestrator read are taken over; less than it takes to
+declare a worker silent, so that what has been said is heard first."""
 
 CLAIM = 200
 """Most jobs sent in one go."""
+
+MOVE = 50
+"""Most jobs looked at in one go when their manifest has no worker; their inputs are read."""
 
 
 class Dispatcher:
@@ -71,6 +78,7 @@ class Dispatcher:
         self._seconds: dict[str, float] = {}
         self._missing: set[tuple[str, int]] = set()
         self._silent: set[tuple[str, int]] = set()
+        self._immovable: dict[tuple[str, str], tuple[str, int]] = {}
 
     # --- what callers ask for --------------------------------------------------------------------
 
@@ -146,6 +154,7 @@ class Dispatcher:
         deadline = time.monotonic() + seconds
         try:
             while True:
+                event.clear()
                 job = await self.job(job_id)
                 left = deadline - time.monotonic()
                 if job.finished or left <= 0:
@@ -187,10 +196,9 @@ class Dispatcher:
                         return
             except redis.RedisError:
                 await asyncio.sleep(POLL)
-            current = await self.store.get(job.id)
-            if current is None or current.finished:
-                resource = None if current is None else job_resource(current)
-                yield None, "completed", {"data": resource}
+            current = await self.store.get(job.id) or _erased(job, self._clock())
+            if current.finished:
+                yield None, "completed", {"data": job_resource(current)}
                 return
 
     # --- what goes on all the time ---------------------------------------------------------------
@@ -200,7 +208,7 @@ class Dispatcher:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._forever(self._dispatch))
             tasks.create_task(self._forever(self._ingest))
-            tasks.create_task(self._forever(self._repair))
+            tasks.create_task(self._forever(self.repair, REPAIR))
 
     def poke(self) -> None:
         """Say that there may be work: a worker came, or a job did."""
@@ -211,9 +219,10 @@ class Dispatcher:
         for event in self._waiters.get(job_id, ()):
             event.set()
 
-    async def _forever(self, turn: Callable[[], Awaitable[None]]) -> None:
+    async def _forever(self, turn: Callable[[], Awaitable[None]], pause: float = 0.0) -> None:
         """Take turns; a Redis or database that is down is waited for, not died of."""
         while True:
+            await asyncio.sleep(pause)
             try:
                 await turn()
             except (redis.RedisError, StoreUnavailable, BrokerUnavailable, OSError) as error:
@@ -235,7 +244,7 @@ class Dispatcher:
         for (service, digest), row in backlog.items():
             slots = self.catalog.slots(digest)
             if row.waiting and not slots:
-                await self._repin(service, digest)
+                await self._repin(service, digest, row.waiting)
                 continue
             room = min(2 * slots + 1 - row.dispatched, row.waiting, CLAIM)
             if room > 0:
@@ -267,20 +276,33 @@ class Dispatcher:
         for job in jobs:
             self._producer.send(job.id, job.attempt, job.service, job.manifest_digest)
 
-    async def _repin(self, service: str, digest: str) -> None:
+    async def _repin(self, service: str, digest: str, waiting: int) -> None:
         """Move waiting jobs whose manifest has no worker to a living one of the same major version.
 
         A job moves only if its input is right for the other manifest too.
         """
+        manifest = self._instead(service, digest)
+        if manifest is None or self._immovable.get((service, digest)) == (manifest.digest, waiting):
+            return
+        moved = 0
+        for job, inputs in await self.store.waiting_inputs(service, digest, MOVE):
+            if job.major == manifest.major and await asyncio.to_thread(_takes, manifest, inputs):
+                moved += await self.store.repin(job.id, manifest.digest, manifest.version)
+        if moved:
+            self._immovable.pop((service, digest), None)
+            self._work.set()
+        else:  # and there is no use in reading them again before something changes
+            self._immovable[service, digest] = (manifest.digest, waiting)
+
+    def _instead(self, service: str, digest: str) -> Manifest | None:
+        """Return the manifest that is served instead of one that nobody serves, if there is one."""
+        if self.catalog.slots(digest):
+            return None
         try:
             manifest = self.catalog.serving(service)
         except RunnerError:
-            return
-        if manifest.digest == digest:
-            return
-        for job, inputs in await self.store.waiting_inputs(service, digest, CLAIM):
-            if job.major == manifest.major and not manifest.input_schema.problems(inputs):
-                await self.store.repin(job.id, manifest.digest, manifest.version)
+            return None
+        return manifest if manifest.digest != digest else None
 
     async def _ingest(self) -> None:
         """Take in results; they leave the stream only after the commit."""
@@ -297,9 +319,20 @@ class Dispatcher:
         if not results:
             return
         batch = [(r.event.job, r.event, r.output) for r in results if r.event is not None]
-        changed = await self.store.ingest(batch, self._clock())
-        await self.wire.acknowledge([result.entry for result in results])
+        try:
+            changed = await self.store.ingest(batch, self._clock())
+        except StoreUnavailable:
+            raise
+        except Exception:
+            if len(results) > 1:  # one that cannot be kept must not keep the others from it
+                for result in results:
+                    await self._take([result])
+                return
+            log.exception("a result of job %s cannot be kept; it is dropped", batch[0][0])
+            changed = []
+        # Announced first: what is acknowledged is not heard of again.
         await self._announce(changed)
+        await self.wire.acknowledge([result.entry for result in results])
 
     async def _announce(self, jobs: list[Job]) -> None:
         """Tell a change to those who follow or wait, and take finished jobs off the conveyor."""
@@ -314,7 +347,9 @@ class Dispatcher:
         ]
         with contextlib.suppress(redis.RedisError):  # those who wait look at the store as well
             await self.wire.tell(stories, [job.id for job in finished])
-            await self.wire.forget(job.id for job in finished)
+            started = [job for job in finished if job.started_at is not None]
+            await self.wire.forget(job.id for job in started)
+            await self.wire.bar(job.id for job in finished if job not in started)
 
     def _learn_speed(self, job: Job) -> None:
         if job.status == "succeeded" and job.started_at and job.finished_at:
@@ -330,17 +365,24 @@ class Dispatcher:
 
     # --- what got lost ---------------------------------------------------------------------------
 
-    async def _repair(self) -> None:
-        """Look every few seconds for jobs that no one would move any more."""
-        await asyncio.sleep(REPAIR)
+    async def repair(self) -> None:
+        """Look once for jobs that no one would move any more.
+
+        A message or a worker is taken for lost when two looks in a row have missed it.
+        """
         now = self._clock()
-        await self._take(await self.wire.abandoned(self._consumer, idle=ABANDONED))
+        while abandoned := await self.wire.abandoned(self._consumer, idle=ABANDONED):
+            await self._take(abandoned)
         await self._expire(now)
         await self._find_missing(now)
         await self._find_silent(now)
 
     async def _expire(self, now: float) -> None:
-        for job in await self.store.overdue(now):
+        overdue = await self.store.overdue(now)
+        leases = await self.wire.leased([job.id for job in overdue])
+        for job, leased in zip(overdue, leases, strict=True):
+            if leased:  # it has just started
+                continue
             waited = now - job.available_at
             detail = (
                 f"The job waited {waited:.0f} s for a free worker; `limits.queue_timeout` of the "
@@ -349,23 +391,38 @@ class Dispatcher:
             await self._end(job, Expired(detail, clock="queue_timeout"))
 
     async def _find_missing(self, now: float) -> None:
-        """Send again what Redis no longer holds: its message is neither queued nor at a worker."""
+        """Send again what Redis no longer holds: its message is neither queued nor at a worker.
+
+        So is what lies in the queue of a manifest that another one is served instead of.
+        """
         sent = await self.store.dispatched(now - REPAIR)
         held: set[tuple[str, int]] = set()
         for service, digest in {(job.service, job.manifest_digest) for job in sent}:
-            held |= await asyncio.to_thread(self._producer.pending, service, digest)
+            if self._instead(service, digest) is None:
+                held |= await asyncio.to_thread(self._producer.pending, service, digest)
         leases = await self.wire.leased([job.id for job in sent])
         missing: set[tuple[str, int]] = set()
         for job, leased in zip(sent, leases, strict=True):
             if job.cancel_requested_at is not None:
-                await self.cancel(job.id, job.cancel_actor or "")
+                with contextlib.suppress(JobFinished, JobUnknown):
+                    await self.cancel(job.id, job.cancel_actor or "")
             elif not leased and (job.id, job.attempt) not in held:
                 missing.add((job.id, job.attempt))
         again = missing & self._missing
         self._missing = missing - again
         if again:
-            log.warning("%d messages were lost on the way; sending them again", len(again))
+            log.warning("%d messages were lost or stranded; sending them again", len(again))
+            await self._withdraw([job for job in sent if (job.id, job.attempt) in again])
             await self._release(sorted(again))
+
+    async def _withdraw(self, jobs: list[Job]) -> None:
+        """Take the messages of these jobs out of their queues, where they still are."""
+        queues: dict[tuple[str, str], set[tuple[str, int]]] = {}
+        for job in jobs:
+            queue = queues.setdefault((job.service, job.manifest_digest), set())
+            queue.add((job.id, job.attempt))
+        for (service, digest), ids in queues.items():
+            await asyncio.to_thread(self._producer.withdraw, service, digest, ids)
 
     async def _find_silent(self, now: float) -> None:
         """End the attempts of workers that keep no lease any more: they are dead or cut off."""
@@ -393,3 +450,23 @@ class Dispatcher:
             error=error.to_problem(),
         )  # fmt: skip
         await self._announce(await self.store.ingest([(job.id, event, None)], self._clock()))
+
+
+def _takes(manifest: Manifest, inputs: dict[str, Any]) -> bool:
+    """Say whether an input that was right for one manifest is right for this one too."""
+    try:
+        manifest.accept(inputs)
+    except InputInvalid:
+        return False
+    return True
+
+
+def _erased(job: Job, now: float) -> Job:
+    """Return a job that is no longer there as its followers see its end."""
+    if job.finished:
+        return job
+    gone = Canceled("The job was erased.")
+    return replace(
+        job, status="canceled", reason=gone.code, error=gone.to_problem(), finished_at=now,
+        updated_at=now,
+    )  # fmt: skip

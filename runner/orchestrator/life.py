@@ -120,6 +120,7 @@ class Orchestrator:
         self._changed = asyncio.Event()
         told = True
         while True:
+            self._changed.clear()  # before the look: what is told during it leads to another one
             try:
                 fresh = await self.catalog.refresh(time.time())
                 self.dispatcher.poke()
@@ -130,7 +131,8 @@ class Orchestrator:
                 if not told:
                     log.warning("the registry does not answer: %s", error)
                 told = True
-            self._changed.clear()
+            except Exception:
+                log.exception("the registry holds what we cannot read")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), REFRESH)
 
@@ -157,7 +159,7 @@ class Orchestrator:
                         if message["channel"].decode() == self.registry_channel:
                             self._changed.set()
                         else:
-                            self.dispatcher.wake(message["data"].decode())
+                            self.dispatcher.wake(message["data"].decode("utf-8", "replace"))
             except (redis.RedisError, OSError):
                 await asyncio.sleep(1.0)
 

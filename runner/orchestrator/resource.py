@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from runner.orchestrator.catalog import Entry
+from runner.orchestrator.catalog import Entry, Member
 from runner.orchestrator.jobs import Job
 
 
@@ -74,24 +74,28 @@ def service_resource(entry: Entry, *, whole: bool = False) -> dict[str, Any]:
         "reason": None if entry.available else entry.why_unavailable(),
         "slots": sum(m.instance.slots for m in entry.members if m.usable),
         "seen_at": when(entry.seen_at),
-        "workers": [
-            {
-                "instance": m.instance.instance,
-                "state": m.instance.state if not m.quarantined else "quarantined",
-                "version": m.instance.version,
-                "manifest_digest": m.instance.digest,
-                "slots": m.instance.slots,
-                "busy": m.instance.busy,
-                "host": m.instance.host,
-                "started_at": when(m.instance.started_at),
-                "load_seconds": m.instance.load_seconds,
-                "error": m.quarantined or m.instance.error,
-            }
-            for m in entry.members
-        ],
+        "workers": [worker_resource(member) for member in entry.members],
         "links": {"self": here, "jobs": f"{here}/jobs"},
     }
     return {**resource, "manifest": manifest.document} if whole else resource
+
+
+def worker_resource(member: Member) -> dict[str, Any]:
+    """Return a worker as its callers see it; `error` says why it is not used, when it is not."""
+    instance = member.instance
+    return {
+        "instance": instance.instance,
+        "service": instance.service,
+        "state": instance.state if not member.quarantined else "quarantined",
+        "version": instance.version,
+        "manifest_digest": instance.digest,
+        "slots": instance.slots,
+        "busy": instance.busy,
+        "host": instance.host,
+        "started_at": when(instance.started_at),
+        "load_seconds": instance.load_seconds,
+        "error": member.quarantined or instance.error,
+    }
 
 
 def linto_services(entries: list[Entry]) -> dict[str, list[dict[str, Any]]]:

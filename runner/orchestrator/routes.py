@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
+import math
+import re
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -22,6 +23,7 @@ from runner.orchestrator.resource import (
     job_resource,
     linto_services,
     service_resource,
+    worker_resource,
 )
 
 MAX_PAGE = 200
@@ -92,7 +94,7 @@ async def get_events(it: Orchestrator, request: Request) -> Response:
     """Tell a job's story as it happens, and what was missed since `Last-Event-ID`."""
     job = await it.dispatcher.job(request.path_params["id"])
     after = request.headers.get("last-event-id", "0")
-    if not all(part.isdecimal() for part in after.split("-", 1)):
+    if not re.fullmatch(r"[0-9]{1,18}(-[0-9]{1,18})?", after):
         raise BadRequest("Last-Event-ID is not an id that this stream gave out.")
 
     async def story() -> AsyncGenerator[tuple[str | None, str, Any]]:
@@ -143,8 +145,10 @@ async def list_jobs(it: Orchestrator, request: Request) -> Response:
 
 
 async def list_services(it: Orchestrator, request: Request) -> Response:
-    """List every known service and who serves it."""
-    return json_response({"services": [service_resource(e) for e in it.catalog.entries()]})
+    """List every known service and who serves it, and the workers that nobody can use."""
+    services = [service_resource(entry) for entry in it.catalog.entries()]
+    strangers = [worker_resource(member) for member in it.catalog.strangers]
+    return json_response({"services": services, "quarantined": strangers})
 
 
 async def get_service(it: Orchestrator, request: Request) -> Response:
@@ -253,7 +257,7 @@ def _seconds(text: str, most: float) -> float:
 
 
 def _whole(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_PAGE:
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_PAGE:
         raise BadRequest(f"limit must be a whole number from 1 to {MAX_PAGE}.")
     return int(text)
 
@@ -264,6 +268,9 @@ def _cursor(text: str | None) -> tuple[float, str] | None:
         return None
     try:
         created, _, job_id = base64.urlsafe_b64decode(text.encode()).decode().partition(" ")
-        return float(created), job_id
-    except (ValueError, binascii.Error):
-        raise BadRequest("cursor is not one that a page of this list gave.") from None
+        at = float(created)
+    except ValueError:
+        at = math.nan
+    if not math.isfinite(at):
+        raise BadRequest("cursor is not one that a page of this list gave.")
+    return at, job_id

@@ -314,6 +314,7 @@ def test_a_result_is_there_or_its_absence_explained(stage: Stage, occupied: str)
     with contextlib.closing(database), database:
         database.execute("DELETE FROM payload WHERE kind = 'output' AND job_id = ?", (done["id"],))
     problem(stage.http.get(done["links"]["result"]), 410, "result_gone")
+    stage.http.delete(done["links"]["self"])
 
 
 def test_an_unchanged_job_is_not_sent_again(stage: Stage) -> None:
