@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
@@ -24,6 +26,7 @@ from runner import logs
 from runner import manifest as manifests
 from runner.client import Client
 from runner.errors import (
+    BadRequest,
     HandlerInvalid,
     ManifestInvalid,
     Problem,
@@ -33,18 +36,24 @@ from runner.errors import (
 )
 from runner.events import Event
 from runner.manifest import Manifest
-from runner.settings import BY_NAME, TABLE, Settings, resolve, service_config
+from runner.settings import BY_NAME, TABLE, Settings, config_name, resolve, service_config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-JOB_FAILED, USAGE, INVALID, UNAVAILABLE, TIMED_OUT = 1, 2, 3, 4, 5
+JOB_FAILED, USAGE, INVALID, UNAVAILABLE, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 5, 130
 """Exit statuses besides 0; `--help` and docs/cli.md name them."""
 
 LISTEN = ("HOST", "PORT", "SHUTDOWN_GRACE")
 LOGGING = ("LOG_LEVEL", "LOG_FORMAT")
 BROKER = ("SERVICES_BROKER", "BROKER_PASS", "NAMESPACE")
 
-EPILOG = "Exit status: 0 good, 1 a job failed, 2 usage, 3 a manifest or handler is wrong, 4 something is unavailable, 5 timed out."  # noqa: E501
+EPILOG = (
+    "Exit status: 0 good, 1 a job failed, 2 usage, 3 a manifest or handler is wrong, 4 something "
+    "is unavailable, 5 timed out, 130 interrupted."
+)
+
+until_eof = click.option("--until-eof", is_flag=True,
+                         help="Also stop when standard input ends, as with whoever started it.")  # fmt: skip
 
 
 def flags(*names: str) -> Callable[[F], F]:
@@ -62,7 +71,39 @@ def flags(*names: str) -> Callable[[F], F]:
     return add
 
 
+class _Failure(click.ClickException):
+    """A failure of ours, as a person meets it: one sentence and an exit status."""
+
+    def __init__(self, error: RunnerError) -> None:
+        super().__init__(str(error))
+        match error:
+            case ManifestInvalid() | HandlerInvalid():
+                self.exit_code = INVALID
+            case SettingInvalid() | BadRequest():
+                self.exit_code = USAGE
+            case _:
+                self.exit_code = UNAVAILABLE if error.status == 503 else JOB_FAILED
+
+    def show(self, file: Any = None) -> None:
+        """Say it on standard error."""
+        _say(f"error: {self.message}")
+
+
+class _Commands(click.Group):
+    """The commands, none of which shows a traceback for a failure of ours."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(context)
+        except RunnerError as error:
+            raise _Failure(error) from None
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
+
 @click.group(
+    cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EPILOG,
@@ -70,9 +111,12 @@ def flags(*names: str) -> Callable[[F], F]:
 @flags("MANIFEST", "SERVICE_MODE", *LISTEN, "CONCURRENCY", "QUEUE_SIZE", *BROKER, *LOGGING)
 @click.option("--config", "config", multiple=True, metavar="KEY=VALUE",
               help="Set a config value of the manifest, such as model=en_core_web_sm.")  # fmt: skip
+@until_eof
 @click.version_option(metadata.version("nlp-runner"), prog_name="nlp-runner")
 @click.pass_context
-def cli(context: click.Context, config: tuple[str, ...], **flags_given: str | None) -> None:
+def cli(
+    context: click.Context, config: tuple[str, ...], until_eof: bool, **flags_given: str | None
+) -> None:
     """Serve NLP services: each is a manifest plus a handler.
 
     Alone, `nlp-runner --manifest manifests/ner.yaml` serves one service over HTTP; with
@@ -82,7 +126,7 @@ def cli(context: click.Context, config: tuple[str, ...], **flags_given: str | No
     in .env; `nlp-runner config` shows what is in force and why.
     """
     if context.invoked_subcommand is not None:
-        if any(flags_given.values()) or config:
+        if any(flags_given.values()) or config or until_eof:
             raise click.UsageError("put the flags behind the command's name")
         return
     settings = _settings(flags_given)
@@ -93,6 +137,8 @@ def cli(context: click.Context, config: tuple[str, ...], **flags_given: str | No
     settings = _settings(flags_given, manifest)
     logs.configure(settings.log_level, settings.log_format)
     values = _config_of(manifest, config)
+    if until_eof:
+        _stop_at_eof()
     if settings.service_mode == "worker":
         from runner import worker
 
@@ -127,7 +173,8 @@ def http_app(path: str, values: dict[str, Any], queue_size: int) -> Any:
 
 @cli.command()
 @flags(*LISTEN, "DATABASE_URL", *BROKER, "MAX_WAIT", *LOGGING)
-def orchestrator(**flags_given: str | None) -> None:
+@until_eof
+def orchestrator(until_eof: bool, **flags_given: str | None) -> None:
     """Find the living services, take jobs for them, and answer for every job."""
     from runner import server
     from runner.orchestrator import app
@@ -135,10 +182,9 @@ def orchestrator(**flags_given: str | None) -> None:
 
     settings = _settings(flags_given)
     logs.configure(settings.log_level, settings.log_format)
-    if settings.database_url.startswith("sqlite:///"):
-        Path(settings.database_url.removeprefix("sqlite:///")).parent.mkdir(
-            parents=True, exist_ok=True
-        )
+    if until_eof:
+        _stop_at_eof()
+    _make_room(settings.database_url)
     home = Home(settings.database_url, settings.broker_url, settings.namespace, settings.max_wait)
     server.serve(
         partial(app.create, home),
@@ -150,7 +196,7 @@ def orchestrator(**flags_given: str | None) -> None:
 
 @cli.command(name="up")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@flags(*LISTEN, "DATA_DIR", "DATABASE_URL", *BROKER)
+@flags(*LISTEN, "DATA_DIR", "DATABASE_URL", *BROKER, *LOGGING)
 @click.option("--demo", is_flag=True, help="Once ready, send each service its examples.")
 @click.option("--once", is_flag=True, help="Stop after --demo; the status says whether it worked.")
 def up_(files: tuple[Path, ...], demo: bool, once: bool, **flags_given: str | None) -> None:
@@ -163,7 +209,7 @@ def up_(files: tuple[Path, ...], demo: bool, once: bool, **flags_given: str | No
 
     settings = _settings(flags_given)
     logs.configure(settings.log_level, settings.log_format)
-    console = Console(highlight=False)
+    console = _console()
     chosen = _load_all(files)
 
     def then(client: Client) -> int | None:
@@ -188,7 +234,7 @@ def check(files: tuple[Path, ...], run: bool) -> None:
         try:
             manifest = manifests.load(path)
             problems = [str(problem) for problem in check_examples(manifest)] if run else []
-        except (ManifestInvalid, HandlerInvalid) as error:
+        except (ManifestInvalid, HandlerInvalid, SettingInvalid) as error:
             problems = str(error).splitlines()
         for problem in problems:
             click.echo(f"✗ {problem}", err=True)
@@ -242,33 +288,45 @@ def call(
     nlp-runner call ner "Marie Curie est née à Varsovie."
     nlp-runner call extractive-summarization --file article.txt --set sentences=2
     """
+    if config and not local:
+        raise click.UsageError("--config goes with --local; a running service has its own")
     settings = _settings(flags_given)
-    given = [*texts, *(_read(path) for path in paths)]
-    if not given:
-        given = [sys.stdin.read()]
-    with _Display() as display:
-        if local:
-            from runner.engine import Engine
-
-            manifest = manifests.load(settings.manifest or Path("manifests") / f"{service}.yaml")
-            inputs = _inputs(manifest.input, given, parameters)
-            engine = Engine(manifest, _config_of(manifest, config))
-            outcome = engine.run("local", inputs, emit=display.hear_event)
-            engine.close()
-            status, output = outcome.status, outcome.output
-            error = outcome.error.to_problem() if outcome.error else None
-        else:
-            client = Client(settings.orchestrator_url)
-            known = client.get(f"/v1/services/{service}")["manifest"]
-            job = client.run(service, _inputs(known["input"], given, parameters), display.hear)
-            status, error = job["status"], job["error"]
-            output = client.result(job["id"]) if status == "succeeded" else None
-    if error is not None:
-        click.echo(f"{status}: {error['code']}: {error['detail']}", err=True)
+    given = [*texts, *(_read(path) for path in paths)] or [_read(Path("-"))]
+    if local:
+        path = settings.manifest or Path("manifests") / f"{service}.yaml"
+        status, output, error = _run_here(manifests.load(path), given, parameters, config)
+    else:
+        client = Client(settings.orchestrator_url)
+        inputs = _inputs(client.service(service)["manifest"]["input"], given, parameters)
+        try:
+            with _Display() as display:
+                job = client.run(service, inputs, display.hear)
+        except KeyboardInterrupt:
+            _say("Interrupted; the job is canceled.")
+            raise
+        status, error = job["status"], job["error"] or {}
+        output = client.result(job["id"]) if status == "succeeded" else None
+    if status != "succeeded":
+        _say(f"{status}: {error.get('code')}: {error.get('detail')}")
         for problem in error.get("errors", ())[1:]:
-            click.echo(f"  {problem['pointer'] or '/'} {problem['message']}", err=True)
-        sys.exit(TIMED_OUT if error["code"] == "timed_out" else JOB_FAILED)
+            _say(f"  {problem['pointer'] or '/'} {problem['message']}")
+        sys.exit(TIMED_OUT if error.get("code") in ("timed_out", "expired") else JOB_FAILED)
     _print_json(output)
+
+
+def _run_here(
+    manifest: Manifest, texts: list[str], pairs: tuple[str, ...], config: tuple[str, ...]
+) -> tuple[str, Any, dict[str, Any]]:
+    """Run one request in this process: how it ended, its output, and its problem document."""
+    from runner.engine import Engine
+
+    logs.configure("warning", "console")
+    inputs = _inputs(manifest.input, texts, pairs)
+    engine = Engine(manifest, _config_of(manifest, config))
+    with _Display() as display:
+        outcome = engine.run("local", inputs, emit=display.hear_event)
+    engine.close()
+    return outcome.status, outcome.output, outcome.error.to_problem() if outcome.error else {}
 
 
 @cli.command()
@@ -282,7 +340,7 @@ def services(**flags_given: str | None) -> None:
         words = one["summary"] if one["status"] == "available" else one["reason"]
         table.add_row(one["name"], one["version"], languages, one["status"], str(one["slots"]),
                       words)  # fmt: skip
-    Console(highlight=False).print(table if listed else "No service is known yet.")
+    _console().print(table if listed else "No service is known yet.")
 
 
 @cli.command()
@@ -299,8 +357,7 @@ def jobs(
     """List the newest jobs, or show the one with JOB_ID."""
     client = Client(_settings(flags_given).orchestrator_url)
     if job_id is not None:
-        _print_json(client.post(f"/v1/jobs/{job_id}/cancel") if cancel
-                    else client.get(f"/v1/jobs/{job_id}"))  # fmt: skip
+        _print_json(client.cancel(job_id) if cancel else client.job(job_id))
         return
     if cancel:
         raise click.UsageError("--cancel needs a JOB_ID")
@@ -311,7 +368,7 @@ def jobs(
         shown = "" if percent is None else f"{percent:.0f} %"
         words = f"{job['status']} ({job['reason']})" if job["reason"] else job["status"]
         table.add_row(job["id"], job["service"], words, shown, job["created_at"])
-    Console(highlight=False).print(table if page["jobs"] else "No jobs yet.")
+    _console().print(table if page["jobs"] else "No jobs yet.")
 
 
 @cli.command(name="config")
@@ -328,40 +385,33 @@ def config_(**flags_given: str | None) -> None:
     for row in TABLE:
         table.add_row(row.name, settings.shown(row.name), settings.origin(row.name), row.help)
     if manifest is not None:
-        chosen = _config_of(manifest, ())
-        prefix = manifest.name.upper().replace("-", "_")
+        chosen = _configured(manifest, ())
         for key, schema in manifest.config.items():
-            table.add_row(f"{prefix}_{key.upper()}", str(chosen.get(key, schema["default"])),
-                          "environment or file" if key in chosen else "manifest",
+            value, origin = chosen.get(key, (schema["default"], "manifest"))
+            table.add_row(config_name(manifest.name, key), str(value), origin,
                           schema.get("description", ""))  # fmt: skip
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+    _console().print(table)
 
 
 def main() -> None:
-    """Run the command; a failure of ours is one sentence and an exit status."""
-    try:
-        cli(prog_name="nlp-runner", standalone_mode=True)
-    except RunnerError as error:
-        click.echo(f"error: {error}", err=True)
-        match error:
-            case ManifestInvalid() | HandlerInvalid():
-                sys.exit(INVALID)
-            case SettingInvalid():
-                sys.exit(USAGE)
-            case Unavailable():
-                sys.exit(UNAVAILABLE)
-        sys.exit(UNAVAILABLE if error.status == 503 else JOB_FAILED)
+    """Run the command."""
+    cli(prog_name="nlp-runner")
 
 
 # --- what commands share -------------------------------------------------------------------------
 
 
 def _settings(given: Mapping[str, Any], manifest: Manifest | None = None) -> Settings:
-    said = {"CONCURRENCY": manifest.limits.concurrency} if manifest else {}
+    limits = manifest.document.get("limits", {}) if manifest else {}
+    said = {"CONCURRENCY": limits.get("concurrency")}
     return resolve(flags=given, environ=os.environ, folder=Path.cwd(), manifest=said)
 
 
 def _config_of(manifest: Manifest, pairs: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, (value, _) in _configured(manifest, pairs).items()}
+
+
+def _configured(manifest: Manifest, pairs: tuple[str, ...]) -> dict[str, tuple[Any, str]]:
     return service_config(
         manifest.name, manifest.config, flags=_pairs(pairs), environ=os.environ, folder=Path.cwd()
     )
@@ -396,12 +446,17 @@ def _load_all(files: tuple[Path, ...]) -> list[Manifest]:
 
 
 def _read(path: Path) -> str:
-    if str(path) == "-":
-        return sys.stdin.read()
+    """Return the text of a file; `-` is standard input."""
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{path} cannot be read: {error}") from None
+        if str(path) != "-":
+            return path.read_text("utf-8-sig")
+        if sys.stdin.isatty():
+            _say("Reading from the keyboard; end with Ctrl-D.")
+        return click.get_binary_stream("stdin").read().decode("utf-8-sig")
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{path} cannot be read: it is not UTF-8 text") from None
 
 
 def _inputs(schema: Mapping[str, Any], texts: list[str], pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -409,7 +464,7 @@ def _inputs(schema: Mapping[str, Any], texts: list[str], pairs: tuple[str, ...])
     parameters = {key: _value(text) for key, text in _pairs(pairs).items()}
     if len(texts) == 1 and texts[0].lstrip().startswith("{"):
         try:
-            whole = json.loads(texts[0])
+            whole = _json(texts[0])
         except ValueError as error:
             raise click.UsageError(f"the input is not JSON: {error}") from None
         return {**whole, **parameters}
@@ -428,9 +483,19 @@ def _inputs(schema: Mapping[str, Any], texts: list[str], pairs: tuple[str, ...])
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return _json(text)
     except ValueError:
         return text
+
+
+def _json(text: str) -> Any:
+    """Read JSON as RFC 8259 has it, without NaN; raises `ValueError`."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
 
 
 def _print_json(value: Any) -> None:
@@ -441,13 +506,44 @@ def _print_json(value: Any) -> None:
         click.echo(text)
 
 
+def _say(text: str) -> None:
+    """Say something to the person at the terminal, whoever's words it may hold."""
+    click.echo(logs.printable(text), err=True)
+
+
+def _console() -> Console:
+    """Return a console for texts that may hold anything; what is piped on is not cut to fit."""
+    wide = None if sys.stdout.isatty() else 200
+    return Console(highlight=False, markup=False, emoji=False, width=wide)
+
+
+def _make_room(database_url: str) -> None:
+    """Make the folder of an SQLite database."""
+    if database_url.startswith("sqlite:///"):
+        folder = Path(database_url.removeprefix("sqlite:///")).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"{folder} cannot be made: {error.strerror}.") from None
+
+
+def _stop_at_eof() -> None:
+    """Stop this process when its input ends: whoever held the other end is gone, even killed."""
+
+    def wait() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="until-eof", daemon=True).start()
+
+
 class _Display:
     """The live progress of one job, on standard error where a person watches."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False)
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._progress.add_task("queued", total=100)
@@ -464,7 +560,8 @@ class _Display:
         if name == "status" and data.get("status") == "queued" and data.get("position"):
             self._progress.update(self._task, description=f"queued behind {data['position']}")
         if name == "log":
-            self._progress.console.print(f"{data['level']}: {data['message']}")
+            line = logs.printable(f"{data['level']}: {data['message']}")
+            self._progress.console.print(line, soft_wrap=True)
         picture = data.get("progress")
         if picture:
             titles = {step["name"]: step["title"] for step in picture["steps"]}

@@ -58,7 +58,7 @@ class Client:
 
         An interrupt from the keyboard cancels the job.
         """
-        job = self.post(f"/v1/services/{quote(service, safe='')}/jobs", inputs)
+        job = self.post(f"/v1/services/{_part(service)}/jobs", inputs)
         try:
             for name, data in self.events(job["id"]):
                 if name != "completed":
@@ -68,12 +68,27 @@ class Client:
             raise JobUnknown(f"The job {job['id']} was erased before it had finished.")
         except KeyboardInterrupt:
             with contextlib.suppress(RunnerError):  # it may just have finished
-                self.post(f"/v1/jobs/{job['id']}/cancel")
+                self.cancel(job["id"])
             raise
+
+    def service(self, name: str) -> dict[str, Any]:
+        """Return what is known of a service, its manifest included."""
+        known: dict[str, Any] = self.get(f"/v1/services/{_part(name)}")
+        return known
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Return a job as it stands."""
+        job: dict[str, Any] = self.get(f"/v1/jobs/{_part(job_id)}")
+        return job
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Ask for a job to end, and return it as it stands."""
+        job: dict[str, Any] = self.post(f"/v1/jobs/{_part(job_id)}/cancel")
+        return job
 
     def result(self, job_id: str) -> Any:
         """Return the output of a job that succeeded."""
-        return self.get(f"/v1/jobs/{job_id}/result")
+        return self.get(f"/v1/jobs/{_part(job_id)}/result")
 
     def events(self, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (event name, data) of a job until it has completed.
@@ -84,7 +99,7 @@ class Client:
         last, broken = "0", None
         while True:
             headers = {"accept": "text/event-stream", "last-event-id": last}
-            path = f"/v1/jobs/{quote(job_id, safe='')}/events"
+            path = f"/v1/jobs/{_part(job_id)}/events"
             try:
                 with self._http.stream("GET", path, headers=headers) as response:
                     if response.status_code != 200:
@@ -122,6 +137,11 @@ class Client:
             f"No orchestrator answers at {self.url} ({type(error).__name__}). Start one with "
             f"`nlp-runner up`, or say where it is with --url or ORCHESTRATOR_URL."
         )
+
+
+def _part(name: str) -> str:
+    """Return a name as one part of a path, whatever a person typed."""
+    return quote(name, safe="")
 
 
 def _refused(response: httpx.Response) -> RunnerError:

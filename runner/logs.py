@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 
@@ -14,6 +15,15 @@ QUIET = {
     "uvicorn": logging.WARNING,
     "httpx": logging.WARNING,
 }
+
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Characters with which a text could rewrite what a terminal shows; line feeds and tabs may stay."""
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters written out, so that a terminal obeys none."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def configure(level: str, form: str) -> None:
@@ -35,7 +45,9 @@ class _Console(logging.Formatter):
         moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         text = f"{moment} {level}{record.getMessage()}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        if record.exc_info:
+            text = f"{text}\n{self.formatException(record.exc_info)}"
+        return printable(text)
 
 
 class _Json(logging.Formatter):

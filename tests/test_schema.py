@@ -3,6 +3,9 @@
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from runner.schema import MAX_PROBLEMS, MAX_SURVEYED, Schema, closed, pointer, schema_problems
 
@@ -211,3 +214,25 @@ def test_pointers_escape_what_they_must():
     """A JSON Pointer keeps slashes and tildes of names apart from its own."""
     assert pointer(["a/b", "m~n", 0, ""]) == "/a~1b/m~0n/0/"
     assert pointer([]) == ""
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 12) | st.text("ab/~", max_size=11),
+    lambda inner: (
+        st.lists(inner, max_size=6)
+        | st.dictionaries(st.sampled_from(["documents", "top", "mode", "more"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize("schema", [DOCUMENTS, closed(DOCUMENTS)], ids=["open", "closed"])
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(value=VALUES)
+def test_the_reference_implementation_agrees(schema, value):
+    """What we accept is what jsonschema accepts, and our problems stand where it sees them."""
+    reference = list(Draft202012Validator(schema).iter_errors(value))
+    found = Schema(schema).problems(value)
+    assert bool(found) == bool(reference)
+    places = {pointer(list(error.absolute_path)) for error in reference}
+    assert all(p.pointer in places or p.pointer.rpartition("/")[0] in places for p in found)
