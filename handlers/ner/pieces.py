@@ -9,7 +9,7 @@ from dataclasses import dataclass
 LIMIT = 10_000
 BATCH = 40_000
 BORDERS = ("\n\n", "\n", ". ", "! ", "? ", "… ", "; ", ", ", " ")
-WORD = 256
+WORD = 128
 # spaCy's tokenizer takes quadratic time in a run without white space: 60 kB of it took minutes.
 ENDLESS = re.compile(rf"(?<!\S)\S{{{WORD + 1},}}")
 
