@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from runner.orchestrator.catalog import Entry, Member
 from runner.orchestrator.jobs import Job
+from runner.stream import progress_data, when
 
 
 def job_resource(
@@ -21,6 +21,7 @@ def job_resource(
     `position` counts the jobs of the service that stand before it, 0 for the next one.
     """
     here = f"/v1/jobs/{job.id}"
+    picture = progress or job.progress
     return {
         "id": job.id,
         "service": job.service,
@@ -28,7 +29,7 @@ def job_resource(
         "manifest_digest": job.manifest_digest,
         "status": job.status,
         "reason": job.reason,
-        "progress": _progress(progress or job.progress),
+        "progress": progress_data(picture) if picture else None,
         "position": position,
         "eta_seconds": None if eta_seconds is None else round(eta_seconds, 1),
         "attempt": job.attempt,
@@ -48,15 +49,6 @@ def job_resource(
             "cancel": f"{here}/cancel",
         },
     }
-
-
-def event_data(event: dict[str, Any]) -> dict[str, Any]:
-    """Return a worker's event as those see it who follow the job."""
-    data = {key: value for key, value in event.items() if key not in ("event", "at")}
-    data["at"] = when(event.get("at"))
-    if data.get("progress"):
-        data["progress"] = _progress(data["progress"])
-    return data
 
 
 def service_resource(entry: Entry, *, whole: bool = False) -> dict[str, Any]:
@@ -124,25 +116,3 @@ def linto_services(entries: list[Entry]) -> dict[str, list[dict[str, Any]]]:
                 }
             )
     return listed
-
-
-def when(seconds: float | None) -> str | None:
-    """Return a time as RFC 3339 in UTC with milliseconds and a Z."""
-    if seconds is None:
-        return None
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _progress(picture: dict[str, Any] | None) -> dict[str, Any] | None:
-    if picture is None:
-        return None
-    steps = [
-        {
-            **step,
-            "started_at": when(step.get("started_at")),
-            "finished_at": when(step.get("finished_at")),
-        }
-        for step in picture.get("steps", ())
-    ]
-    return {**picture, "steps": steps}

@@ -19,19 +19,16 @@ from runner.http import document_response, json_response
 from runner.orchestrator.jobs import OPEN, TERMINAL, Job
 from runner.orchestrator.life import Orchestrator
 from runner.orchestrator.resource import (
-    event_data,
     job_resource,
     linto_services,
     service_resource,
     worker_resource,
 )
+from runner.stream import STREAM_NAMES, event_data
 
 MAX_PAGE = 200
 LARGE_INPUT = 256 * 1024
 """Bytes above which an input is validated beside the event loop instead of on it."""
-
-EVENT_NAMES = {"started": "start"}
-"""Words of the wire whose name differs in the event stream."""
 
 
 # --- jobs ----------------------------------------------------------------------------------------
@@ -100,7 +97,7 @@ async def get_events(it: Orchestrator, request: Request) -> Response:
     async def story() -> AsyncGenerator[tuple[str | None, str, Any]]:
         async for number, name, event in it.dispatcher.follow(job, after):
             data = event if number is None and name == "status" else _told(event)
-            yield number, EVENT_NAMES.get(name, name), data
+            yield number, STREAM_NAMES.get(name, name), data
 
     if "application/x-ndjson" in request.headers.get("accept", ""):
         return http.ndjson(story(), until=it.lifetime.stopping)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from runner.orchestrator import queries
+from runner.orchestrator import changes, queries
+from runner.orchestrator.changes import Change
 from runner.orchestrator.database import Database
 from runner.orchestrator.jobs import CancelRequested, Job, backoff_delay
-from runner.orchestrator.queries import Backlog, Change, Transition
+from runner.orchestrator.queries import Backlog, Transition
 from runner.orchestrator.tables import migrate
 
 Jobs = list[Job]
@@ -69,7 +70,7 @@ class Store:
 
     async def submit(self, job: Job, body: bytes) -> None:
         """Keep a new job with its input."""
-        await self._database.write(partial(queries.submit, job=job, body=body))
+        await self._database.write(partial(changes.submit, job=job, body=body))
 
     async def get(self, job_id: str) -> Job | None:
         """Return the job, or None where there is none."""
@@ -95,17 +96,17 @@ class Store:
         """
         command = CancelRequested(actor, revoked)
         return await self._database.write(
-            partial(queries.cancel, job_id=job_id, command=command, now=now)
+            partial(changes.cancel, job_id=job_id, command=command, now=now)
         )
 
     async def delete(self, job_id: str) -> bool:
         """Erase a job, its payloads and its history, and tell whether there was one."""
-        return await self._database.write(partial(queries.delete, job_id=job_id))
+        return await self._database.write(partial(changes.delete, job_id=job_id))
 
     async def repin(self, job_id: str, digest: str, version: str) -> bool:
         """Pin a job that is queued and not dispatched to another manifest of its major version."""
         return await self._database.write(
-            partial(queries.repin, job_id=job_id, digest=digest, version=version, now=self._now())
+            partial(changes.repin, job_id=job_id, digest=digest, version=version, now=self._now())
         )
 
     # --- many jobs -------------------------------------------------------------------------------
@@ -138,13 +139,13 @@ class Store:
         did not make its job succeed.
         """
         return await self._database.write(
-            partial(queries.ingest, batch=batch, now=now, backoff=self._backoff)
+            partial(changes.ingest, batch=batch, now=now, backoff=self._backoff)
         )
 
     async def claim(self, service: str, digest: str, limit: int, now: float) -> JobsWithInput:
         """Take the next jobs for the conveyor, with their inputs; nobody else can take them too."""
         return await self._database.write(
-            partial(queries.claim, service=service, digest=digest, limit=limit, now=now)
+            partial(changes.claim, service=service, digest=digest, limit=limit, now=now)
         )
 
     async def release(self, ids: Sequence[tuple[str, int]]) -> Jobs:
@@ -152,7 +153,7 @@ class Store:
 
         Returns them; one that somebody asked to cancel comes back canceled.
         """
-        return await self._database.write(partial(queries.release, ids=ids, now=self._now()))
+        return await self._database.write(partial(changes.release, ids=ids, now=self._now()))
 
     async def backlog(self) -> dict[tuple[str, str], Backlog]:
         """Count the unfinished jobs by (service, digest)."""
@@ -195,7 +196,7 @@ class Store:
     ) -> None:
         """Keep the copy of a valid manifest, and when it was last seen."""
         await self._database.write(
-            partial(queries.save_manifest, digest=digest, name=name, document=document, now=now)
+            partial(changes.save_manifest, digest=digest, name=name, document=document, now=now)
         )
 
     async def manifests(self) -> Manifests:

@@ -22,7 +22,8 @@ from runner import errors, events
 from runner.orchestrator import tables
 from runner.orchestrator.database import BATCH, Database
 from runner.orchestrator.jobs import Job
-from runner.orchestrator.queries import COLUMNS, Backlog
+from runner.orchestrator.queries import Backlog
+from runner.orchestrator.rows import COLUMNS
 from runner.orchestrator.session import Session
 from runner.orchestrator.store import Store
 from runner.wire import pack, unpack

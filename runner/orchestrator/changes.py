@@ -1,0 +1,195 @@
+"""Every change that the store knows, as functions of a session: SQL on the tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from runner.events import Event
+from runner.orchestrator.jobs import Backoff, CancelRequested, Job, advance
+from runner.orchestrator.rows import (
+    ALL,
+    COLUMNS,
+    INPUT,
+    MOVING,
+    SELECT,
+    TYPES,
+    WAITING_JOBS,
+    job_of,
+    jobs_of,
+    row_of,
+)
+from runner.orchestrator.session import Session
+
+Change = tuple[str, Event, bytes | None]
+"""The id of a job, what happened to it, and its output (packed) where it has one."""
+
+INSERT_JOB = f"INSERT INTO job ({ALL}) VALUES ({', '.join('?' * len(COLUMNS))})"
+INSERT_PAYLOAD = "INSERT INTO payload (job_id, kind, body) VALUES {row}"
+INSERT_TRANSITION = (
+    "INSERT INTO transition (job_id, revision, status, reason, attempt, at, actor) VALUES {row}"
+)
+UPDATE_SQLITE = f"UPDATE job SET {', '.join(f'{name} = ?' for name in MOVING)} WHERE id = ?"
+UPDATE_POSTGRESQL = (
+    f"UPDATE job SET {', '.join(f'{name} = new.{name}' for name in MOVING)} "
+    f"FROM (VALUES %s) AS new ({', '.join(MOVING)}, id) WHERE job.id = new.id"
+)
+UPDATE_TEMPLATE = f"({', '.join(f'%s::{TYPES[name]}' for name in MOVING)}, %s)"
+LOCK_SQLITE = SELECT + " WHERE id IN (SELECT value FROM json_each(?))"
+# In the order of the ids, so that two orchestrators do not wait for each other.
+LOCK_POSTGRESQL = SELECT + " WHERE id = ANY(?) ORDER BY id FOR UPDATE"
+CLAIM = (
+    f"WITH picked AS MATERIALIZED (SELECT id AS picked_id FROM job WHERE {WAITING_JOBS} "
+    "AND service = ? AND manifest_digest = ? AND available_at <= ? "
+    "ORDER BY priority DESC, created_at, id LIMIT ?{lock}) "
+    "UPDATE job SET dispatched_at = ? FROM picked WHERE id = picked_id "
+    f"RETURNING {ALL}, {INPUT}"
+)
+CLAIM_SQLITE = CLAIM.format(lock="")
+CLAIM_POSTGRESQL = CLAIM.format(lock=" FOR UPDATE SKIP LOCKED")
+
+
+def submit(session: Session, job: Job, body: bytes) -> None:
+    """Keep a new job with its input."""
+    session.together(
+        (INSERT_JOB, row_of(job, COLUMNS)),
+        (INSERT_PAYLOAD.format(row="(?, ?, ?)"), (job.id, "input", body)),
+        (INSERT_TRANSITION.format(row="(?, ?, ?, ?, ?, ?, ?)"), _history(job, job.owner)),
+    )
+
+
+def delete(session: Session, job_id: str) -> bool:
+    """Erase a job with its payloads and history, and tell whether there was one."""
+    return session.run("DELETE FROM job WHERE id = ?", job_id) > 0
+
+
+def cancel(session: Session, job_id: str, command: CancelRequested, now: float) -> Job | None:
+    """Cancel a job at once or ask for it; returns how it stands, or None where there is none."""
+    for before in _lock(session, [job_id]):
+        after = advance(before, command, now, _never)
+        if after is not before:
+            _update(session, [after])
+            _remember(session, [_history(after, command.actor)])
+        return after
+    return None
+
+
+def repin(session: Session, job_id: str, digest: str, version: str, now: float) -> bool:
+    """Pin a job that has not gone yet to another manifest of the same major version."""
+    major = int(version.partition(".")[0])
+    for job in _lock(session, [job_id]):
+        if job.status == "queued" and job.dispatched_at is None and job.major == major:
+            after = replace(
+                job, manifest_digest=digest, service_version=version, updated_at=now,
+                revision=job.revision + 1,
+            )  # fmt: skip
+            _update(session, [after])
+            _remember(session, [_history(after, "")])
+            return True
+    return False
+
+
+def ingest(session: Session, batch: Sequence[Change], now: float, backoff: Backoff) -> list[Job]:
+    """Fold what happened into the jobs, in order, and return those that changed.
+
+    An output is kept only where its very event made the job succeed. Unknown jobs are skipped.
+    """
+    jobs = {job.id: job for job in _lock(session, {job_id for job_id, _, _ in batch})}
+    changed: dict[str, Job] = {}
+    history: list[tuple[Any, ...]] = []
+    outputs: list[tuple[str, str, bytes]] = []
+    for job_id, event, output in batch:
+        before = jobs.get(job_id)
+        if before is None:
+            continue
+        after = advance(before, event, now, backoff)
+        if after is before:
+            continue
+        jobs[job_id] = changed[job_id] = after
+        history.append(_history(after, before.worker or after.worker or ""))
+        if after.status == "succeeded" and output is not None:
+            outputs.append((job_id, "output", output))
+    _update(session, changed.values())
+    _remember(session, history)
+    session.many(_rows_of(session, INSERT_PAYLOAD, 3), outputs)
+    return list(changed.values())
+
+
+def claim(
+    session: Session, service: str, digest: str, limit: int, now: float
+) -> list[tuple[Job, bytes]]:
+    """Take the next jobs for the conveyor, with their inputs; nobody else can take them too."""
+    sql = CLAIM_POSTGRESQL if session.postgresql else CLAIM_SQLITE
+    rows = session.rows(sql, service, digest, now, limit, now)
+    taken = [(job_of(row[:-1]), bytes(row[-1])) for row in rows]
+    return sorted(taken, key=lambda one: (-one[0].priority, one[0].created_at, one[0].id))
+
+
+def release(session: Session, ids: Sequence[tuple[str, int]], now: float) -> list[Job]:
+    """Take jobs back from the conveyor where they are still queued at that attempt.
+
+    Returns them. One that somebody wants to be canceled is canceled here, for no worker will.
+    """
+    attempts = dict(ids)
+    released = []
+    for job in _lock(session, attempts):
+        if job.status != "queued" or job.attempt != attempts[job.id] or job.dispatched_at is None:
+            continue
+        after = replace(job, dispatched_at=None)
+        if job.cancel_requested_at is not None:
+            actor = job.cancel_actor or ""
+            after = advance(after, CancelRequested(actor, revoked=True), now, _never)
+            _remember(session, [_history(after, actor)])
+        released.append(after)
+    _update(session, released)
+    return released
+
+
+def save_manifest(
+    session: Session, digest: str, name: str, document: dict[str, Any], now: float
+) -> None:
+    """Keep a valid manifest, or only when it was last seen if it is kept already."""
+    session.run(
+        "INSERT INTO manifest (digest, name, document, seen_at) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (digest) DO UPDATE SET seen_at = excluded.seen_at",
+        digest, name, json.dumps(document), now,
+    )  # fmt: skip
+
+
+def _lock(session: Session, ids: Iterable[str]) -> list[Job]:
+    """Return the jobs of these ids, on PostgreSQL locked until the commit."""
+    if session.postgresql:
+        return jobs_of(session.rows(LOCK_POSTGRESQL, list(ids)))
+    return jobs_of(session.rows(LOCK_SQLITE, json.dumps(list(ids))))
+
+
+def _update(session: Session, jobs: Iterable[Job]) -> None:
+    sql = UPDATE_POSTGRESQL if session.postgresql else UPDATE_SQLITE
+    session.many(sql, [(*row_of(job, MOVING), job.id) for job in jobs], UPDATE_TEMPLATE)
+
+
+def _remember(session: Session, history: Iterable[tuple[Any, ...]]) -> None:
+    session.many(_rows_of(session, INSERT_TRANSITION, 7), history)
+
+
+def _rows_of(session: Session, sql: str, width: int) -> str:
+    """Write an INSERT for `Session.many`."""
+    return sql.format(row="%s" if session.postgresql else f"({', '.join('?' * width)})")
+
+
+def _history(job: Job, actor: str) -> tuple[Any, ...]:
+    """Return the row that remembers how a job came to stand as it does."""
+    # A job that will be tried again has no reason, but its last change has.
+    again = job.status == "queued" and job.error is not None
+    reason = (job.error or {}).get("code") if again else job.reason
+    return (
+        job.id, job.revision, job.status, reason and str(reason)[:64], job.attempt, job.updated_at,
+        actor,
+    )  # fmt: skip
+
+
+def _never(attempt: int) -> float:
+    """Stand in where no attempt can follow."""
+    return 0.0
