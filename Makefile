@@ -35,7 +35,8 @@ bench: $(VENV)/tested  ## Measure the HTTP door and the whole job, as ratios to 
 	$(BIN)/python -m bench.http_door
 	$(BIN)/python -m bench.whole_job
 
-train-ner: $(VENV)/tested  ## Train the bundled NER model from the data sets in DATA
+train-ner: $(VENV)/installed  ## Train the bundled NER model from the data sets in DATA (15 min)
+	$(PIP) install -e '.[train-ner]'
 	$(BIN)/python -m handlers.ner.train $(DATA)
 
 clean:  ## Remove what was set up here, jobs included

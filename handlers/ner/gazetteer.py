@@ -166,7 +166,7 @@ def gather_territories(gazetteer: Gazetteer) -> None:
     for language in ("en", "fr"):
         for name in Locale(language).territories.values():
             bare = re.sub(r"\s*[(\[].*", "", name)
-            for form in {name, bare, *re.split(r"[()]", name)}:
+            for form in sorted({name, bare, *re.split(r"[()]", name)}):
                 if form.strip() and form.strip() not in {"World", "Monde"}:
                     gazetteer.add_place(form.strip(), TERRITORY)
     for name in ("USA", "U.S.", "U.S.A.", "US", "UK", "U.K.", "UAE", "URSS", "USSR", "America"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy
 import srsly
 from spacy.language import Language
+from spacy.strings import hash_string
 from spacy.tokens import Doc
 from spacy.util import registry
 from thinc.api import (
@@ -24,16 +25,17 @@ from thinc.api import (
 )
 
 KEY = "lexicon"
-COLUMNS = 6
+COLUMNS = 7
 LONGEST = 5
 TIES = frozenset("-'’‐–")
 
 
 class Lexicon:
-    """Pipe that leaves one row of six integers a token in `doc.user_data["lexicon"]`.
+    """Pipe that leaves one row of seven integers a token in `doc.user_data["lexicon"]`.
 
     The columns: list membership of the word, place phrase it stands in, three lengths of its Brown
-    cluster path, frequency band in the two languages.
+    cluster path, frequency band in the two languages, and the word itself, 0 unless it is frequent.
+    A rare word has no embedding of its own: what it would share with others is noise.
     """
 
     def __init__(self) -> None:
@@ -63,7 +65,7 @@ class Lexicon:
         return doc
 
     def columns(self, doc: Doc) -> numpy.ndarray:
-        """Looks every token up and returns an array of shape (tokens, 6), unsigned 64-bit."""
+        """Looks every token up and returns an array of shape (tokens, 7), unsigned 64-bit."""
         table = numpy.zeros((len(doc), COLUMNS), dtype="uint64")
         forms = [token.text for token in doc]
         folded = [fold(form) for form in forms]
@@ -76,7 +78,8 @@ class Lexicon:
                 cluster = self.clusters.get(form.title() if form.isupper() else lower, 0)
             words = self.words.get(plain, 0) * 2 + (form == lower)
             band = self.bands.get(lower, 0)
-            rows.append((words, tag, cluster & 15, cluster & 127, cluster, band))
+            known = hash_string(lower) if band or not lower[0].isalpha() else 0
+            rows.append((words, tag, cluster & 15, cluster & 127, cluster, band, known))
         if rows:
             table[:] = rows
         return table
@@ -185,7 +188,7 @@ def lexical_attributes(attributes: Sequence[str | int]) -> Model[list[Doc], list
 def attributes_forward(
     model: Model, docs: list[Doc], is_train: bool
 ) -> tuple[list[numpy.ndarray], Callable]:
-    """Collects one array of shape (tokens, attributes + 6) a document; nothing flows back."""
+    """Collects one array of shape (tokens, attributes + 7) a document; nothing flows back."""
     arrays = []
     count = len(model.attrs["attributes"])
     for doc in docs:
