@@ -6,104 +6,45 @@ A door and what it needs are imported inside their command, so that no command p
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from runner import logs
+from runner import logs, terminal
 from runner import manifest as manifests
 from runner.client import Client
-from runner.errors import (
-    BadRequest,
-    HandlerInvalid,
-    ManifestInvalid,
-    Problem,
-    RunnerError,
-    SettingInvalid,
-    Unavailable,
+from runner.command import (
+    EPILOG,
+    INVALID,
+    JOB_FAILED,
+    TIMED_OUT,
+    Commands,
+    all_files,
+    config_of,
+    configured,
+    flags,
+    load_all,
+    make_room,
+    settings_of,
+    until_eof,
 )
-from runner.events import Event
+from runner.errors import HandlerInvalid, ManifestInvalid, SettingInvalid
 from runner.manifest import Manifest
-from runner.settings import BY_NAME, TABLE, Settings, config_name, resolve, service_config
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-JOB_FAILED, USAGE, INVALID, UNAVAILABLE, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 5, 130
-"""Exit statuses besides 0; `--help` and docs/cli.md name them."""
+from runner.settings import TABLE, Settings, config_name
 
 LISTEN = ("HOST", "PORT", "SHUTDOWN_GRACE")
 LOGGING = ("LOG_LEVEL", "LOG_FORMAT")
 BROKER = ("SERVICES_BROKER", "BROKER_PASS", "NAMESPACE")
 
-EPILOG = (
-    "Exit status: 0 good, 1 a job failed, 2 usage, 3 a manifest or handler is wrong, 4 something "
-    "is unavailable, 5 timed out, 130 interrupted."
-)
-
-until_eof = click.option("--until-eof", is_flag=True,
-                         help="Also stop when standard input ends, as with whoever started it.")  # fmt: skip
-
-
-def flags(*names: str) -> Callable[[F], F]:
-    """Give a command the flags of these settings; their sentences come from the table."""
-
-    def add(command: F) -> F:
-        for name in reversed(names):
-            row = BY_NAME[name]
-            default = "" if row.default is None else f"  [default: {row.default}]"
-            command = click.option(
-                row.option or row.flag, row.name, metavar="VALUE", help=f"{row.help}{default}"
-            )(command)
-        return command
-
-    return add
-
-
-class _Failure(click.ClickException):
-    """A failure of ours, as a person meets it: one sentence and an exit status."""
-
-    def __init__(self, error: RunnerError) -> None:
-        super().__init__(str(error))
-        match error:
-            case ManifestInvalid() | HandlerInvalid():
-                self.exit_code = INVALID
-            case SettingInvalid() | BadRequest():
-                self.exit_code = USAGE
-            case _:
-                self.exit_code = UNAVAILABLE if error.status == 503 else JOB_FAILED
-
-    def show(self, file: Any = None) -> None:
-        """Say it on standard error."""
-        _say(f"error: {self.message}")
-
-
-class _Commands(click.Group):
-    """The commands, none of which shows a traceback for a failure of ours."""
-
-    def invoke(self, context: click.Context) -> Any:
-        """Run the command that was asked for."""
-        try:
-            return super().invoke(context)
-        except RunnerError as error:
-            raise _Failure(error) from None
-        except KeyboardInterrupt:
-            raise click.exceptions.Exit(INTERRUPTED) from None
-
 
 @click.group(
-    cls=_Commands,
+    cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EPILOG,
@@ -114,9 +55,7 @@ class _Commands(click.Group):
 @until_eof
 @click.version_option(metadata.version("nlp-runner"), prog_name="nlp-runner")
 @click.pass_context
-def cli(
-    context: click.Context, config: tuple[str, ...], until_eof: bool, **flags_given: str | None
-) -> None:
+def cli(context: click.Context, config: tuple[str, ...], **flags_given: str | None) -> None:
     """Serve NLP services: each is a manifest plus a handler.
 
     Alone, `nlp-runner --manifest manifests/ner.yaml` serves one service over HTTP; with
@@ -126,19 +65,17 @@ def cli(
     in .env; `nlp-runner config` shows what is in force and why.
     """
     if context.invoked_subcommand is not None:
-        if any(flags_given.values()) or config or until_eof:
+        if any(flags_given.values()) or config:
             raise click.UsageError("put the flags behind the command's name")
         return
-    settings = _settings(flags_given)
+    settings = settings_of(flags_given)
     if settings.manifest is None:
         click.echo(context.get_help())
         context.exit(0)
     manifest = manifests.load(settings.manifest)
-    settings = _settings(flags_given, manifest)
+    settings = settings_of(flags_given, manifest)
     logs.configure(settings.log_level, settings.log_format)
-    values = _config_of(manifest, config)
-    if until_eof:
-        _stop_at_eof()
+    values = config_of(manifest, config)
     if settings.service_mode == "worker":
         from runner import worker
 
@@ -152,10 +89,14 @@ def cli(
 def _serve_http(manifest: Manifest, values: Mapping[str, Any], settings: Settings) -> None:
     from runner import metrics, server
 
+    make = partial(
+        http_app, str(manifest.path), dict(values), settings.queue_size,
+        settings.log_level, settings.log_format,
+    )  # fmt: skip
     several = settings.concurrency > 1
     with metrics.shared() if several else contextlib.nullcontext():
         server.serve(
-            partial(http_app, str(manifest.path), dict(values), settings.queue_size),
+            make,
             host=settings.host,
             port=settings.port,
             workers=settings.concurrency,
@@ -164,34 +105,31 @@ def _serve_http(manifest: Manifest, values: Mapping[str, Any], settings: Setting
         )
 
 
-def http_app(path: str, values: dict[str, Any], queue_size: int) -> Any:
+def http_app(
+    path: str, values: dict[str, Any], queue_size: int, log_level: str, log_format: str
+) -> Any:
     """Make the HTTP door of one service, an ASGI application; called in each of its processes."""
     from runner import web
 
+    logs.configure(log_level, log_format)
     return web.create(manifests.load(path), config=values, line=queue_size)
 
 
 @cli.command()
 @flags(*LISTEN, "DATABASE_URL", *BROKER, "MAX_WAIT", *LOGGING)
 @until_eof
-def orchestrator(until_eof: bool, **flags_given: str | None) -> None:
+def orchestrator(**flags_given: str | None) -> None:
     """Find the living services, take jobs for them, and answer for every job."""
     from runner import server
     from runner.orchestrator import app
     from runner.orchestrator.life import Home
 
-    settings = _settings(flags_given)
+    settings = settings_of(flags_given)
     logs.configure(settings.log_level, settings.log_format)
-    if until_eof:
-        _stop_at_eof()
-    _make_room(settings.database_url)
+    make_room(settings.database_url)
     home = Home(settings.database_url, settings.broker_url, settings.namespace, settings.max_wait)
-    server.serve(
-        partial(app.create, home),
-        host=settings.host,
-        port=settings.port,
-        grace=settings.shutdown_grace,
-    )
+    make = partial(app.create, home)
+    server.serve(make, host=settings.host, port=settings.port, grace=settings.shutdown_grace)
 
 
 @cli.command(name="up")
@@ -207,10 +145,10 @@ def up_(files: tuple[Path, ...], demo: bool, once: bool, **flags_given: str | No
     """
     from runner import up
 
-    settings = _settings(flags_given)
+    settings = settings_of(flags_given)
     logs.configure(settings.log_level, settings.log_format)
-    console = _console()
-    chosen = _load_all(files)
+    console = terminal.console()
+    chosen = load_all(files or all_files())
 
     def then(client: Client) -> int | None:
         status = up.demonstrate(chosen, console, client)
@@ -230,14 +168,14 @@ def check(files: tuple[Path, ...], run: bool) -> None:
     from runner.testing import check_examples
 
     failed = False
-    for path in files or _all_files():
+    for path in files or all_files():
         try:
             manifest = manifests.load(path)
             problems = [str(problem) for problem in check_examples(manifest)] if run else []
         except (ManifestInvalid, HandlerInvalid, SettingInvalid) as error:
             problems = str(error).splitlines()
         for problem in problems:
-            click.echo(f"✗ {problem}", err=True)
+            terminal.say(f"✗ {problem}")
         if not problems:
             ran = f", {len(manifest.examples)} examples run" if run else ""
             click.echo(f"✓ {path}: {manifest.name} {manifest.version}{ran}")
@@ -290,28 +228,28 @@ def call(
     """
     if config and not local:
         raise click.UsageError("--config goes with --local; a running service has its own")
-    settings = _settings(flags_given)
-    given = [*texts, *(_read(path) for path in paths)] or [_read(Path("-"))]
+    settings = settings_of(flags_given)
+    given = terminal.read_all(texts, paths)
     if local:
         path = settings.manifest or Path("manifests") / f"{service}.yaml"
         status, output, error = _run_here(manifests.load(path), given, parameters, config)
     else:
         client = Client(settings.orchestrator_url)
-        inputs = _inputs(client.service(service)["manifest"]["input"], given, parameters)
+        inputs = terminal.inputs(client.service(service)["manifest"]["input"], given, parameters)
         try:
-            with _Display() as display:
+            with terminal.Display() as display:
                 job = client.run(service, inputs, display.hear)
         except KeyboardInterrupt:
-            _say("Interrupted; the job is canceled.")
+            terminal.say("Interrupted; the job is canceled.")
             raise
         status, error = job["status"], job["error"] or {}
         output = client.result(job["id"]) if status == "succeeded" else None
     if status != "succeeded":
-        _say(f"{status}: {error.get('code')}: {error.get('detail')}")
+        terminal.say(f"{status}: {error.get('code')}: {error.get('detail')}")
         for problem in error.get("errors", ())[1:]:
-            _say(f"  {problem['pointer'] or '/'} {problem['message']}")
+            terminal.say(f"  {problem['pointer'] or '/'} {problem['message']}")
         sys.exit(TIMED_OUT if error.get("code") in ("timed_out", "expired") else JOB_FAILED)
-    _print_json(output)
+    terminal.print_json(output)
 
 
 def _run_here(
@@ -321,9 +259,9 @@ def _run_here(
     from runner.engine import Engine
 
     logs.configure("warning", "console")
-    inputs = _inputs(manifest.input, texts, pairs)
-    engine = Engine(manifest, _config_of(manifest, config))
-    with _Display() as display:
+    inputs = terminal.inputs(manifest.input, texts, pairs)
+    engine = Engine(manifest, config_of(manifest, config))
+    with terminal.Display() as display:
         outcome = engine.run("local", inputs, emit=display.hear_event)
     engine.close()
     return outcome.status, outcome.output, outcome.error.to_problem() if outcome.error else {}
@@ -333,14 +271,8 @@ def _run_here(
 @flags("ORCHESTRATOR_URL")
 def services(**flags_given: str | None) -> None:
     """List the services that the orchestrator knows, and who serves them."""
-    listed = Client(_settings(flags_given).orchestrator_url).get("/v1/services")["services"]
-    table = Table("service", "version", "languages", "status", "slots", "summary", box=None)
-    for one in listed:
-        languages = ", ".join(one["languages"]) or "-"
-        words = one["summary"] if one["status"] == "available" else one["reason"]
-        table.add_row(one["name"], one["version"], languages, one["status"], str(one["slots"]),
-                      words)  # fmt: skip
-    _console().print(table if listed else "No service is known yet.")
+    listed = Client(settings_of(flags_given).orchestrator_url).get("/v1/services")["services"]
+    terminal.show_services(listed)
 
 
 @cli.command()
@@ -355,20 +287,14 @@ def jobs(
     **flags_given: str | None,
 ) -> None:  # fmt: skip
     """List the newest jobs, or show the one with JOB_ID."""
-    client = Client(_settings(flags_given).orchestrator_url)
+    client = Client(settings_of(flags_given).orchestrator_url)
     if job_id is not None:
-        _print_json(client.cancel(job_id) if cancel else client.job(job_id))
+        terminal.print_json(client.cancel(job_id) if cancel else client.job(job_id))
         return
     if cancel:
         raise click.UsageError("--cancel needs a JOB_ID")
     page = client.get("/v1/jobs", status=status, service=service, limit=limit)
-    table = Table("job", "service", "status", "progress", "created", box=None)
-    for job in page["jobs"]:
-        percent = (job["progress"] or {}).get("percent")
-        shown = "" if percent is None else f"{percent:.0f} %"
-        words = f"{job['status']} ({job['reason']})" if job["reason"] else job["status"]
-        table.add_row(job["id"], job["service"], words, shown, job["created_at"])
-    _console().print(table if page["jobs"] else "No jobs yet.")
+    terminal.show_jobs(page["jobs"])
 
 
 @cli.command(name="config")
@@ -378,196 +304,19 @@ def config_(**flags_given: str | None) -> None:
 
     Flag > environment > .env > .envdefault > manifest > built-in.
     """
-    settings = _settings(flags_given)
+    settings = settings_of(flags_given)
     manifest = manifests.load(settings.manifest) if settings.manifest else None
-    settings = _settings(flags_given, manifest)
-    table = Table("setting", "value", "from", "meaning", box=None)
-    for row in TABLE:
-        table.add_row(row.name, settings.shown(row.name), settings.origin(row.name), row.help)
+    settings = settings_of(flags_given, manifest)
+    rows = [(s.name, settings.shown(s.name), settings.origin(s.name), s.help) for s in TABLE]
     if manifest is not None:
-        chosen = _configured(manifest, ())
+        chosen = configured(manifest, ())
         for key, schema in manifest.config.items():
             value, origin = chosen.get(key, (schema["default"], "manifest"))
-            table.add_row(config_name(manifest.name, key), str(value), origin,
-                          schema.get("description", ""))  # fmt: skip
-    _console().print(table)
+            about = schema.get("description", "")
+            rows.append((config_name(manifest.name, key), str(value), origin, about))
+    terminal.show(("setting", "value", "from", "meaning"), rows)
 
 
 def main() -> None:
     """Run the command."""
     cli(prog_name="nlp-runner")
-
-
-# --- what commands share -------------------------------------------------------------------------
-
-
-def _settings(given: Mapping[str, Any], manifest: Manifest | None = None) -> Settings:
-    limits = manifest.document.get("limits", {}) if manifest else {}
-    said = {"CONCURRENCY": limits.get("concurrency")}
-    return resolve(flags=given, environ=os.environ, folder=Path.cwd(), manifest=said)
-
-
-def _config_of(manifest: Manifest, pairs: tuple[str, ...]) -> dict[str, Any]:
-    return {key: value for key, (value, _) in _configured(manifest, pairs).items()}
-
-
-def _configured(manifest: Manifest, pairs: tuple[str, ...]) -> dict[str, tuple[Any, str]]:
-    return service_config(
-        manifest.name, manifest.config, flags=_pairs(pairs), environ=os.environ, folder=Path.cwd()
-    )
-
-
-def _pairs(pairs: tuple[str, ...]) -> dict[str, str]:
-    for pair in pairs:
-        if "=" not in pair:
-            raise click.UsageError(f"{pair!r} is not KEY=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)
-
-
-def _all_files() -> list[Path]:
-    found = sorted(Path("manifests").glob("*.yaml"))
-    if not found:
-        raise Unavailable("There is no manifests/*.yaml here; name the files, or change folder.")
-    return found
-
-
-def _load_all(files: tuple[Path, ...]) -> list[Manifest]:
-    """Load every manifest, and tell the problems of all of them at once."""
-    loaded: list[Manifest] = []
-    problems: list[Problem] = []
-    for path in files or _all_files():
-        try:
-            loaded.append(manifests.load(path))
-        except ManifestInvalid as error:
-            problems += error.problems
-    if problems:
-        raise ManifestInvalid(problems=problems)
-    return loaded
-
-
-def _read(path: Path) -> str:
-    """Return the text of a file; `-` is standard input."""
-    try:
-        if str(path) != "-":
-            return path.read_text("utf-8-sig")
-        if sys.stdin.isatty():
-            _say("Reading from the keyboard; end with Ctrl-D.")
-        return click.get_binary_stream("stdin").read().decode("utf-8-sig")
-    except OSError as error:
-        raise click.UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{path} cannot be read: it is not UTF-8 text") from None
-
-
-def _inputs(schema: Mapping[str, Any], texts: list[str], pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Put texts where the service's input takes them: `documents`, else its one string."""
-    parameters = {key: _value(text) for key, text in _pairs(pairs).items()}
-    if len(texts) == 1 and texts[0].lstrip().startswith("{"):
-        try:
-            whole = _json(texts[0])
-        except ValueError as error:
-            raise click.UsageError(f"the input is not JSON: {error}") from None
-        return {**whole, **parameters}
-    properties = schema.get("properties", {})
-    if properties.get("documents", {}).get("type") == "array":
-        return {"documents": texts, **parameters}
-    strings = [name for name in schema.get("required", ())
-               if properties.get(name, {}).get("type") == "string"]  # fmt: skip
-    if len(strings) == 1 and len(texts) == 1:
-        return {strings[0]: texts[0], **parameters}
-    raise click.UsageError(
-        f"this service does not take plain texts; give its input as one JSON object with "
-        f"{', '.join(properties)}"
-    )
-
-
-def _value(text: str) -> Any:
-    try:
-        return _json(text)
-    except ValueError:
-        return text
-
-
-def _json(text: str) -> Any:
-    """Read JSON as RFC 8259 has it, without NaN; raises `ValueError`."""
-    try:
-        value = json.loads(text)
-        json.dumps(value, allow_nan=False)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    return value
-
-
-def _print_json(value: Any) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    if sys.stdout.isatty():
-        Console().print_json(text)
-    else:
-        click.echo(text)
-
-
-def _say(text: str) -> None:
-    """Say something to the person at the terminal, whoever's words it may hold."""
-    click.echo(logs.printable(text), err=True)
-
-
-def _console() -> Console:
-    """Return a console for texts that may hold anything; what is piped on is not cut to fit."""
-    wide = None if sys.stdout.isatty() else 200
-    return Console(highlight=False, markup=False, emoji=False, width=wide)
-
-
-def _make_room(database_url: str) -> None:
-    """Make the folder of an SQLite database."""
-    if database_url.startswith("sqlite:///"):
-        folder = Path(database_url.removeprefix("sqlite:///")).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Unavailable(f"{folder} cannot be made: {error.strerror}.") from None
-
-
-def _stop_at_eof() -> None:
-    """Stop this process when its input ends: whoever held the other end is gone, even killed."""
-
-    def wait() -> None:
-        os.read(0, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, name="until-eof", daemon=True).start()
-
-
-class _Display:
-    """The live progress of one job, on standard error where a person watches."""
-
-    def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._task = self._progress.add_task("queued", total=100)
-
-    def __enter__(self) -> _Display:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def hear(self, name: str, data: Mapping[str, Any]) -> None:
-        """Show one event of the job's story."""
-        if name == "status" and data.get("status") == "queued" and data.get("position"):
-            self._progress.update(self._task, description=f"queued behind {data['position']}")
-        if name == "log":
-            line = logs.printable(f"{data['level']}: {data['message']}")
-            self._progress.console.print(line, soft_wrap=True)
-        picture = data.get("progress")
-        if picture:
-            titles = {step["name"]: step["title"] for step in picture["steps"]}
-            title = titles.get(picture["step"], "working")
-            self._progress.update(self._task, description=title, completed=picture["percent"])
-
-    def hear_event(self, event: Event) -> None:
-        """Show one event of an execution in this process."""
-        self.hear(event.kind, event.to_json())

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from runner.errors import Unavailable
 
@@ -67,17 +69,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def answers(url: str, within: float = 0.0) -> bool:
-    """Say whether a Redis at `url` answers, waiting up to `within` seconds for it."""
-    client = redis.Redis.from_url(url, socket_connect_timeout=1, socket_timeout=2)
+def obstacle(url: str, within: float = 0.0) -> str:
+    """Say what keeps us from the Redis at `url`, after trying for `within` seconds; "" if nothing.
+
+    A wrong password is told at once, for it does not become right by waiting.
+    """
+    client = redis.Redis.from_url(url, socket_connect_timeout=1, socket_timeout=2, protocol=2)
     deadline = time.monotonic() + within
     with contextlib.closing(client):
         while True:
             try:
-                return bool(client.ping())
-            except (redis.ConnectionError, redis.TimeoutError):
-                if time.monotonic() >= deadline:
-                    return False
+                client.ping()
+                return ""
+            except redis.RedisError as error:
+                passing = type(error) in (redis.ConnectionError, redis.TimeoutError)
+                loading = isinstance(error, redis.BusyLoadingError)
+                if time.monotonic() >= deadline or not (passing or loading):
+                    return str(error)
                 time.sleep(0.05)
 
 
@@ -97,9 +105,9 @@ def running_redis(
     port = port or free_port()
     (folder / "port").write_text(str(port))
     process = subprocess.Popen(redis_command(folder, port, durable=durable), start_new_session=True)
-    # It waits for the end of its input, which comes with the end of this process.
+    # Its input ends when this process does, and those who use the Redis are to say good-bye first.
     keeper = subprocess.Popen(
-        ["sh", "-c", 'read _; kill "$0"', str(process.pid)],
+        ["sh", "-c", 'read _; sleep 3; kill "$0"', str(process.pid)],
         stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
@@ -128,12 +136,16 @@ def stop_leftover(folder: Path) -> None:
         return
     if not noted.isdecimal() or not 0 < (port := int(noted[:9])) < 65536:
         return
-    client = redis.Redis(port=port, socket_connect_timeout=1, socket_timeout=PATIENCE)
-    with contextlib.closing(client), contextlib.suppress(redis.RedisError):
+    with contextlib.closing(_client(port)) as client, contextlib.suppress(redis.RedisError):
         if _serves(client, folder):
             client.shutdown()
     if _serves(client, folder):
         raise Unavailable(f"A Redis of an earlier run still uses {folder}; it is on port {port}.")
+
+
+def _client(port: int) -> redis.Redis:
+    never = Retry(NoBackoff(), 0)  # what is not there yet is asked again soon enough
+    return redis.Redis(port=port, socket_connect_timeout=1, socket_timeout=PATIENCE, retry=never)
 
 
 def _serves(client: redis.Redis, folder: Path) -> bool:
@@ -147,9 +159,8 @@ def _serves(client: redis.Redis, folder: Path) -> bool:
 
 def _ready(process: subprocess.Popen[bytes], folder: Path, port: int) -> str:
     """Wait until our Redis answers, and return its URL."""
-    client = redis.Redis(port=port, socket_connect_timeout=1, socket_timeout=2)
     deadline = time.monotonic() + PATIENCE
-    with contextlib.closing(client):
+    with contextlib.closing(_client(port)) as client:
         while not _serves(client, folder):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise Unavailable(

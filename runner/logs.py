@@ -14,11 +14,13 @@ QUIET = {
     "kombu": logging.WARNING,
     "uvicorn": logging.WARNING,
     "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "peewee": logging.INFO,  # else every statement, with its values
 }
 
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Characters with which a text could rewrite what a terminal shows; line feeds and tabs may stay."""
+"""Characters with which a text could rewrite what a terminal shows; line feed and tab may stay."""
 
 
 def printable(text: str) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,20 +18,12 @@ from runner import embedded, server
 from runner.client import Client
 from runner.errors import RunnerError, Unavailable
 from runner.manifest import Manifest
+from runner.parts import GRACE, Board, Part, first_to_end, stop_all
 from runner.settings import Settings, masked
 from runner.source import show
 
-COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_red")
 LOOK = 0.25
 """Seconds between two looks at what has become ready."""
-
-GRACE = 3.0
-"""Seconds that a part gives to its running work when it is told to stop."""
-
-PATIENCE = 2 * GRACE
-"""Seconds after which a part that was told to stop is killed."""
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Then = Callable[[Client], int | None]
 """Called once everything is ready; a number ends the platform with that exit status."""
@@ -70,11 +60,15 @@ def up(
             names = [manifest.name for manifest in manifests]
             console.print(f"Starting {', '.join(names)}; jobs are kept in {masked(database)}")
             watcher = _Watcher(console, stop, manifests, url, redis_process, then)
-            parts = _start(manifests, common, _Board(console, ["orchestrator", *names]))
+            board = Board(console, ["orchestrator", *names])
+            parts = [Part("orchestrator", ["orchestrator"], common, board)]
+            for manifest in manifests:
+                arguments = ["--manifest", str(manifest.path), "--mode", "worker"]
+                parts.append(Part(manifest.name, arguments, common, board))
             watcher.start()
-            ended = _first_to_end(parts, stop)
+            ended = first_to_end(parts, stop)
             stop.set()
-            _stop(parts)
+            stop_all(parts)
             watcher.join(timeout=5)
     if watcher.status is not None or ended is None:
         return watcher.status or 0
@@ -86,104 +80,13 @@ def up(
 def _stop_at_signal() -> Iterator[threading.Event]:
     """Yield an event that is set by Ctrl-C and SIGTERM; a second one changes nothing."""
     stop = threading.Event()
-    before = {sig: signal.signal(sig, lambda *_: stop.set()) for sig in SIGNALS}
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {sig: signal.signal(sig, lambda *_: stop.set()) for sig in signals}
     try:
         yield stop
     finally:
         for sig, handler in before.items():
             signal.signal(sig, handler)
-
-
-# --- the parts -----------------------------------------------------------------------------------
-
-
-class _Part:
-    """One process of the platform. Its lines go to the board, and it ends when we do.
-
-    It reads the end of its input in the moment in which this process is gone, even one that was
-    killed. It has a session of its own, so that Ctrl-C in the terminal reaches us alone.
-    """
-
-    def __init__(
-        self, name: str, arguments: Sequence[str], environ: Mapping[str, str], board: _Board
-    ) -> None:
-        self.name, self._board = name, board
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "runner", *arguments, "--until-eof"], env=environ,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-        self._reader = threading.Thread(target=self._relay, name=f"lines of {name}", daemon=True)
-        self._reader.start()
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended yet."""
-        return self._process.poll() is None
-
-    @property
-    def status(self) -> int:
-        """How it ended: its exit status, or the number of a signal below 0."""
-        return self._process.returncode
-
-    def terminate(self) -> None:
-        """Ask it to stop."""
-        self._process.terminate()
-
-    def finish(self, deadline: float) -> None:
-        """Wait for its end; past the deadline it is killed with all that it started."""
-        try:
-            self._process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        self._reader.join(timeout=1.0)
-
-    def _relay(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._board.write(self.name, line.decode("utf-8", "replace").rstrip())
-
-
-def _start(manifests: Sequence[Manifest], environ: Mapping[str, str], board: _Board) -> list[_Part]:
-    parts = [_Part("orchestrator", ["orchestrator"], environ, board)]
-    for manifest in manifests:
-        arguments = ["--manifest", str(manifest.path), "--mode", "worker"]
-        parts.append(_Part(manifest.name, arguments, environ, board))
-    return parts
-
-
-def _first_to_end(parts: Sequence[_Part], stop: threading.Event) -> _Part | None:
-    """Wait until a part ends, and return it; None if we are told to stop before."""
-    while not stop.wait(0.1):
-        for part in parts:
-            if not part.running:
-                return part
-    return None
-
-
-def _stop(parts: Sequence[_Part]) -> None:
-    for part in parts:
-        part.terminate()
-    deadline = time.monotonic() + PATIENCE
-    for part in parts:
-        part.finish(deadline)
-
-
-class _Board:
-    """Where the parts' lines are printed, each with the name of its part in its colour."""
-
-    def __init__(self, console: Console, names: Sequence[str]) -> None:
-        self._console = console
-        self._colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
-        self._width = max(map(len, names))
-
-    def write(self, name: str, line: str) -> None:
-        """Print one line of a part."""
-        if line.strip():
-            prefix = Text(name.ljust(self._width) + " | ", self._colours[name])
-            self._console.print(prefix + Text(line), soft_wrap=True)
 
 
 # --- what happens meanwhile ----------------------------------------------------------------------
@@ -264,7 +167,7 @@ def demonstrate(manifests: Sequence[Manifest], console: Console, client: Client)
     for manifest in manifests:
         for example in manifest.examples[:2]:
             job = client.run(manifest.name, example.input, lambda name, data: None)
-            console.rule(f"{manifest.name}: {example.title}", align="left", style="bold")
+            console.print(f"── {manifest.name}: {example.title}", style="bold")
             console.print(Text(_shortened(show(example.input)), style="dim"), soft_wrap=True)
             if job["status"] == "succeeded":
                 console.print(Text(show(client.result(job["id"]))), soft_wrap=True)
@@ -310,10 +213,10 @@ def _broker(
 ) -> Iterator[tuple[str, subprocess.Popen[bytes] | None]]:
     """Yield the Redis to use: the one that was asked for, or one of our own."""
     if settings.origin("SERVICES_BROKER") != "built-in":
-        if not embedded.answers(settings.broker_url, within=5):
+        if trouble := embedded.obstacle(settings.broker_url, within=5):
             raise Unavailable(
-                f"No Redis answers at {masked(settings.broker_url)} (SERVICES_BROKER, from "
-                f"{settings.origin('SERVICES_BROKER')})."
+                f"No Redis can be used at {masked(settings.broker_url)} (SERVICES_BROKER, from "
+                f"{settings.origin('SERVICES_BROKER')}): {trouble}"
             )
         yield settings.broker_url, None
         return

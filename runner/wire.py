@@ -266,9 +266,14 @@ class OrchestratorWire:
 
     async def abandoned(self, consumer: str, *, idle: float) -> list[Result]:
         """Take over results that another orchestrator read and left for `idle` seconds."""
-        answer = await self.redis.xautoclaim(
-            self.keys.results, GROUP, consumer, min_idle_time=int(idle * 1000), count=100
-        )
+        try:
+            answer = await self.redis.xautoclaim(
+                self.keys.results, GROUP, consumer, min_idle_time=int(idle * 1000), count=100
+            )
+        except redis.ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            return []
         return [_result(*entry) for entry in answer[1] if entry[1]]
 
     async def acknowledge(self, entries: list[bytes]) -> None:

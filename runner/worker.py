@@ -33,7 +33,8 @@ from runner.registry import BEAT, Announcer, Instance
 log = logging.getLogger(__name__)
 
 WATCH = 0.5
-"""Seconds between two looks of a busy process at its lease, its cancel flag and its parent."""
+"""Seconds between two looks of a busy process at its lease and its cancel flag, and of any child
+at its parent."""
 
 LISTEN = 0.25
 """Seconds that the heartbeat waits for news of a child before it looks around."""
@@ -74,6 +75,7 @@ class _Parent:
         self._reports, self._report = multiprocessing.Pipe(duplex=False)
         self._over = threading.Event()
         self._draining = threading.Event()
+        self._served = False
         self._failed: str | None = None
         self._born = time.time()
         self._redis = wire.connect(post.url, self.name, timeout=5)
@@ -91,8 +93,8 @@ class _Parent:
     def serve(self) -> int:
         """Run until stopped."""
         limits = self.manifest.limits
-        beat = threading.Thread(target=self._live, name="heartbeat", daemon=True)
-        beat.start()
+        self._heart = threading.Thread(target=self._live, name="heartbeat", daemon=True)
+        self._heart.start()
         try:
             status = broker.consume(
                 url=self.post.url,
@@ -111,7 +113,7 @@ class _Parent:
             )
         finally:
             self._over.set()
-            beat.join(timeout=5)
+            self._heart.join(timeout=5)
         return LOAD_FAILED if self._failed else status
 
     def _live(self) -> None:
@@ -138,6 +140,7 @@ class _Parent:
             case {"ready": seconds} if self._announcer.instance.state == "starting":
                 log.info("%s %s is ready after %.1f s, %d at a time", self.manifest.name,
                          self.manifest.version, seconds, self.post.concurrency)  # fmt: skip
+                self._served = True
                 self._announce(state="ready", load_seconds=seconds)
             case {"failed": reason}:
                 self._fail(reason)
@@ -165,13 +168,22 @@ class _Parent:
                 log.warning("could not leave the registry; the key will expire by itself")
 
     def _stopping(self) -> None:
-        """Let running work finish, but not for ever."""
+        """Let running work finish, but not for ever; before anything was served, end at once."""
         if self._draining.is_set():
             return
         self._draining.set()
-        timer = threading.Timer(self.post.shutdown_grace, os.kill, (os.getpid(), signal.SIGQUIT))
-        timer.daemon = True
-        timer.start()
+        if self._served:
+            grace = self.post.shutdown_grace
+            _later(grace, lambda: os.kill(os.getpid(), signal.SIGQUIT))
+            _later(grace + 2 * GRACE, lambda: self._quit(1))
+        else:
+            _later(0, lambda: self._quit(0))
+
+    def _quit(self, status: int) -> None:
+        """Leave without waiting for anybody; the children notice and end themselves."""
+        self._over.set()
+        self._heart.join(timeout=5)
+        os._exit(LOAD_FAILED if self._failed else status)
 
     def _lost(self, job_id: str, attempt: int, why: str) -> None:
         """Tell the end of an attempt whose process cannot tell it any more."""
@@ -209,24 +221,30 @@ class _Child:
         only, which knows how to stop; the watch ends the process if the parent dies.
         """
         os.setpgid(0, 0)
-        self._parent = os.getppid()
+        follow = threading.Thread(target=_follow, args=(os.getppid(),), daemon=True)
+        follow.start()
         began = time.monotonic()
         try:
             engine = Engine(self.manifest, self.config)
             engine.smoke()
         except RunnerError as error:
-            self._report.send({"failed": str(error)})
+            # Several children write to one pipe, and only short messages stay in one piece.
+            self._report.send({"failed": str(error)[:900]})
             return
         self._wire = wire.WorkerWire(
             wire.connect(self.post.url, self.instance, timeout=5), self.post.namespace
         )
-        self._watch = _Watch(self._wire, self.instance, self._parent)
-        signal.signal(signal.SIGTERM, self._interrupted)
+        self._watch = _Watch(self._wire, self.instance)
+        self._stopped = False
+        self._telling: _Telling | None = None
         self._engine = engine
         self._report.send({"ready": time.monotonic() - began})
 
     def _interrupted(self, *_: object) -> None:
-        """Give up the running job: the parent does not wait any longer."""
+        """Give up the running job, unless its end is being told: the parent waits no longer."""
+        before, self._stopped = self._stopped, True
+        if before or (self._telling and self._telling.ending):
+            return
         self._watch.interrupt(Interrupted("The worker was stopped before the job had finished."))
         raise SystemExit(0)
 
@@ -239,7 +257,13 @@ class _Child:
         """Work on one message; False if this process cannot work at all."""
         if self._engine is None:
             return False
-        claim = self._wire.claim(job_id, attempt, self.instance)
+        signal.signal(signal.SIGTERM, self._interrupted)  # Celery has set its own after `open`
+        try:
+            claim = self._wire.claim(job_id, attempt, self.instance)
+        except redis.RedisError as error:
+            log.warning("job %s could not be claimed: %s", job_id, error)
+            threading.Event().wait(1.0)
+            return False
         match claim.verdict:
             case "go":
                 self._execute(self._engine, job_id, attempt, claim.input)
@@ -253,17 +277,20 @@ class _Child:
                 self._end(events.Failed, job_id, attempt, poisoned)
             case _:
                 log.info("job %s attempt %d is not wanted any more", job_id, attempt)
+        if self._stopped:
+            raise SystemExit(0)
         return True
 
     def _execute(self, engine: Engine, job_id: str, attempt: int, inputs: Any) -> None:
         began = time.monotonic()
         stop = Stop()
-        telling = _Telling(self._wire)
+        self._telling = telling = _Telling(self._wire)
         limit = self.manifest.limits.timeout
         with self._watch.over(job_id, self.manifest.name, attempt, stop, limit):
             outcome = engine.run(
                 job_id, inputs, emit=telling, attempt=attempt, stop=stop, worker=self.instance
             )
+        self._telling = None
         log.info("job %s attempt %d %s after %.2f s%s", job_id, attempt, outcome.status,
                  time.monotonic() - began,
                  f": {outcome.error.code}" if outcome.error else "")  # fmt: skip
@@ -281,6 +308,7 @@ class _Telling:
 
     def __init__(self, worker_wire: wire.WorkerWire) -> None:
         self._wire = worker_wire
+        self.ending = False
 
     def __call__(self, event: events.Event) -> None:
         """Publish the event; the last one is tried until the lease must be gone anyway."""
@@ -290,6 +318,7 @@ class _Telling:
             except redis.RedisError as error:
                 log.warning("job %s: %s was not told: %s", event.job, event.kind, error)
             return
+        self.ending = True
         deadline = time.monotonic() + 2 * wire.LEASE
         pause = threading.Event()
         while True:
@@ -308,8 +337,8 @@ class _Telling:
 class _Watch:
     """A thread beside the handler: keeps the lease, hears a cancel, ends what does not listen."""
 
-    def __init__(self, worker_wire: wire.WorkerWire, instance: str, parent: int) -> None:
-        self._wire, self._instance, self._parent = worker_wire, instance, parent
+    def __init__(self, worker_wire: wire.WorkerWire, instance: str) -> None:
+        self._wire, self._instance = worker_wire, instance
         self._lock = threading.Lock()
         self._round: _Round | None = None
         self._wake = threading.Event()
@@ -334,15 +363,13 @@ class _Watch:
     def interrupt(self, error: RunnerError) -> None:
         """Ask the watched execution, if there is one, to stop."""
         if self._round is not None:
-            self._round.stop.request(error)
+            self._round.interrupt(error)
 
     def _look(self) -> None:
         pause = threading.Event()
         while True:
-            self._wake.wait(WATCH if self._round is None else 0)
+            self._wake.wait()
             pause.wait(WATCH)
-            if os.getppid() != self._parent:
-                os._exit(1)
             with self._lock:
                 if self._round is not None:
                     self._round.look(self._wire, self._instance)
@@ -366,6 +393,12 @@ class _Round:
     def __exit__(self, *_: object) -> None:
         self._watch.end()
 
+    def interrupt(self, error: RunnerError) -> None:
+        """Ask the execution to stop; it has its grace from now on."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+        self.stop.request(error)
+
     def look(self, worker_wire: wire.WorkerWire, instance: str) -> None:
         """Renew the lease, pass on a cancel, and end a process that does not listen."""
         now = time.monotonic()
@@ -375,11 +408,9 @@ class _Round:
             log.warning("job %s: the lease could not be renewed: %s", self._job, failure)
             wanted, actor = True, None
         if actor and self._asked is None:
-            self._asked = now
-            self.stop.request(Canceled(f"Canceled by {actor} while it was running."))
+            self.interrupt(Canceled(f"Canceled by {actor} while it was running."))
         if not wanted and self._asked is None:
-            self._asked = now
-            self.stop.request(Interrupted("A newer attempt has taken over."))
+            self.interrupt(Interrupted("A newer attempt has taken over."))
         if now - self._began > self._limit + GRACE:
             self._kill(worker_wire, events.Failed, TimedOut(
                 f"The handler ran {now - self._began:.1f} s without a checkpoint; "
@@ -403,3 +434,17 @@ class _Round:
             worker_wire.finish(event)
         finally:
             os._exit(1)
+
+
+def _later(seconds: float, act: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, act)
+    timer.daemon = True
+    timer.start()
+
+
+def _follow(parent: int) -> None:
+    """End this process when its parent is gone, even while its handler is still loading."""
+    pause = threading.Event()
+    while os.getppid() == parent:
+        pause.wait(2 * WATCH)
+    os._exit(1)

@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -74,7 +75,8 @@ class Dispatcher:
         self._consumer = f"{socket.gethostname()}-{os.getpid()}-{random.randrange(16**6):06x}"
         self._work = asyncio.Event()
         self._waiters: dict[str, set[asyncio.Event]] = {}
-        self._unfinished: dict[str, int] = {}
+        self._begun, self._kept = Counter[str](), Counter[str]()
+        self._counted: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
         self._missing: set[tuple[str, int]] = set()
         self._silent: set[tuple[str, int]] = set()
@@ -91,7 +93,11 @@ class Dispatcher:
         `size` is that of the request's body in bytes. Raises `QueueFull`, `StoreUnavailable`.
         """
         limit = manifest.limits.max_queued
-        unfinished = self._unfinished.get(manifest.name, 0)
+        unfinished = self._unfinished(manifest.name)
+        if unfinished >= limit:  # who came while the last count was taken may be counted twice
+            kept = self._kept[manifest.name]
+            self._counted[manifest.name] = await self.store.unfinished(manifest.name) - kept
+            unfinished = self._unfinished(manifest.name)
         if unfinished >= limit:
             raise QueueFull(
                 f"{manifest.name} has {unfinished} unfinished jobs; `limits.max_queued` of its "
@@ -106,8 +112,13 @@ class Dispatcher:
             available_at=now, updated_at=now,
             queue_deadline_at=now + manifest.limits.queue_timeout, input_bytes=size,
         )  # fmt: skip
-        await self.store.submit(job, pack(inputs))
-        self._unfinished[manifest.name] = unfinished + 1
+        self._begun[manifest.name] += 1
+        try:
+            await self.store.submit(job, pack(inputs))
+        except BaseException:
+            self._begun[manifest.name] -= 1
+            raise
+        self._kept[manifest.name] += 1
         self._work.set()
         return job
 
@@ -126,9 +137,10 @@ class Dispatcher:
         if job.dispatched_at is not None:
             with contextlib.suppress(redis.RedisError):  # the repair asks again
                 revoked = await self.wire.cancel(job_id, actor) == "revoked"
-        changed = await self.store.cancel(job_id, actor, revoked, self._clock())
-        job = changed or await self.job(job_id)
-        if job.finished:
+        now = self._clock()
+        stands = await self.store.cancel(job_id, actor, revoked, now)
+        job = stands or await self.job(job_id)
+        if job.status == "canceled" and job.finished_at == now:  # here, and not by somebody else
             await self._announce([job])
         return job
 
@@ -221,7 +233,7 @@ class Dispatcher:
 
     async def _forever(self, turn: Callable[[], Awaitable[None]], pause: float = 0.0) -> None:
         """Take turns; a Redis or database that is down is waited for, not died of."""
-        while True:
+        while wanted():
             await asyncio.sleep(pause)
             try:
                 await turn()
@@ -235,11 +247,12 @@ class Dispatcher:
     async def _dispatch(self) -> None:
         """Send what may be sent: about two messages per living slot; the rest waits."""
         self._work.clear()
+        kept = Counter(self._kept)
         backlog = await self.store.backlog()
-        unfinished: dict[str, int] = {}
+        unfinished: Counter[str] = Counter()
         for (service, _), row in backlog.items():
-            unfinished[service] = unfinished.get(service, 0) + row.unfinished
-        self._unfinished = unfinished
+            unfinished[service] += row.unfinished
+        self._counted = {name: unfinished[name] - kept[name] for name in {*unfinished, *kept}}
         sent = 0
         for (service, digest), row in backlog.items():
             slots = self.catalog.slots(digest)
@@ -357,6 +370,13 @@ class Dispatcher:
             known = self._seconds.get(job.service, seconds)
             self._seconds[job.service] = 0.8 * known + 0.2 * seconds
 
+    def _unfinished(self, service: str) -> int:
+        """Return how many jobs of a service there are: those counted last, and who came since.
+
+        A submit counts from its beginning, so that many at once do not pass the bound together.
+        """
+        return self._counted.get(service, 0) + self._begun[service]
+
     def _retry_after(self, manifest: Manifest, unfinished: int) -> int:
         """Return the seconds in which about a tenth of the backlog should be worked off."""
         mean = self._seconds.get(manifest.name, 1.0)
@@ -450,6 +470,15 @@ class Dispatcher:
             error=error.to_problem(),
         )  # fmt: skip
         await self._announce(await self.store.ingest([(job.id, event, None)], self._clock()))
+
+
+def wanted() -> bool:
+    """Say whether this task should go on; a loop that only waits to be cancelled must ask.
+
+    `asyncio.wait_for` of Python 3.11 loses a cancellation that meets the end of what it waits for.
+    """
+    task = asyncio.current_task()
+    return task is None or not task.cancelling()
 
 
 def _takes(manifest: Manifest, inputs: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from runner.http import Lifetime
 from runner.manifest import Manifest, from_document
 from runner.metrics import Metrics
 from runner.orchestrator.catalog import Catalog
-from runner.orchestrator.dispatch import Dispatcher
+from runner.orchestrator.dispatch import Dispatcher, wanted
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.store import Store
 from runner.registry import Registry
@@ -119,7 +119,7 @@ class Orchestrator:
     async def _keep_catalog(self) -> None:
         self._changed = asyncio.Event()
         told = True
-        while True:
+        while wanted():
             self._changed.clear()  # before the look: what is told during it leads to another one
             try:
                 fresh = await self.catalog.refresh(time.time())
@@ -146,11 +146,11 @@ class Orchestrator:
 
     async def _listen(self) -> None:
         """Hear of workers that come and go, and of jobs that other orchestrators saw finish."""
-        while True:
+        while wanted():
             try:
                 async with self.redis.pubsub() as channel:
                     await channel.subscribe(self.registry_channel, self.wire.keys.done)
-                    while True:
+                    while wanted():
                         message = await channel.get_message(
                             ignore_subscribe_messages=True, timeout=5.0
                         )
@@ -166,7 +166,7 @@ class Orchestrator:
     async def _measure(self) -> None:
         """Keep the queue's figures for the next scrape, so that a scrape never waits."""
         self._backlog: dict[str, tuple[int, float]] = {}
-        while True:
+        while wanted():
             with contextlib.suppress(StoreUnavailable):
                 self._backlog = await self.store.queue_ages(time.time())
             await asyncio.sleep(5.0)

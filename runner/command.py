@@ -1,0 +1,155 @@
+"""What every command has in common: its flags, the settings in force, and how it fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from runner import manifest as manifests
+from runner.errors import (
+    BadRequest,
+    HandlerInvalid,
+    ManifestInvalid,
+    Problem,
+    RunnerError,
+    SettingInvalid,
+    Unavailable,
+)
+from runner.manifest import Manifest
+from runner.settings import BY_NAME, Settings, resolve, service_config
+from runner.terminal import pairs, say
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+JOB_FAILED, USAGE, INVALID, UNAVAILABLE, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 5, 130
+"""Exit statuses besides 0; `--help` and docs/cli.md name them."""
+
+EPILOG = (
+    "Exit status: 0 good, 1 a job failed, 2 usage, 3 a manifest or handler is wrong, 4 something "
+    "is unavailable, 5 timed out, 130 interrupted."
+)
+
+
+class Commands(click.Group):
+    """Commands that say a failure of ours in a sentence, and never with a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(context)
+        except RunnerError as error:
+            say(f"error: {error}")
+            raise click.exceptions.Exit(status_of(error)) from None
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def status_of(error: RunnerError) -> int:
+    """Return the exit status of a command that ends with this failure."""
+    match error:
+        case ManifestInvalid() | HandlerInvalid():
+            return INVALID
+        case SettingInvalid() | BadRequest():
+            return USAGE
+    return UNAVAILABLE if error.status == 503 else JOB_FAILED
+
+
+# --- flags ---------------------------------------------------------------------------------------
+
+
+def flags(*names: str) -> Callable[[F], F]:
+    """Give a command the flags of these settings; their sentences come from the table."""
+
+    def add(command: F) -> F:
+        for name in reversed(names):
+            row = BY_NAME[name]
+            default = "" if row.default is None else f"  [default: {row.default}]"
+            option = click.option(row.flag, row.name, metavar="VALUE", help=f"{row.help}{default}")
+            command = option(command)
+        return command
+
+    return add
+
+
+until_eof = click.option(
+    "--until-eof",
+    is_flag=True,
+    callback=lambda context, parameter, wanted: stop_at_eof() if wanted else None,
+    expose_value=False,
+    help="Stop when standard input ends too: with whoever started it.",
+)
+
+
+def stop_at_eof() -> None:
+    """Stop this process when its input ends: whoever held the other end is gone, even killed."""
+
+    def wait() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="until-eof", daemon=True).start()
+
+
+# --- settings and manifests ----------------------------------------------------------------------
+
+
+def settings_of(given: Mapping[str, Any], manifest: Manifest | None = None) -> Settings:
+    """Return the settings in force, with the flags given and what the manifest says."""
+    limits = manifest.document.get("limits", {}) if manifest else {}
+    said = {"CONCURRENCY": limits.get("concurrency")}
+    return resolve(flags=given, environ=os.environ, folder=Path.cwd(), manifest=said)
+
+
+def configured(manifest: Manifest, texts: Iterable[str]) -> dict[str, tuple[Any, str]]:
+    """Return the operator's values for a manifest's config, each with its origin."""
+    return service_config(
+        manifest.name, manifest.config, flags=pairs(texts), environ=os.environ, folder=Path.cwd()
+    )
+
+
+def config_of(manifest: Manifest, texts: Iterable[str]) -> dict[str, Any]:
+    """Return the operator's values for a manifest's config."""
+    return {key: value for key, (value, _) in configured(manifest, texts).items()}
+
+
+def make_room(database_url: str) -> None:
+    """Make the folder of an SQLite database; raises `Unavailable`."""
+    if database_url.startswith("sqlite:///"):
+        folder = Path(database_url.removeprefix("sqlite:///")).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"{folder} cannot be made: {error.strerror}.") from None
+
+
+def all_files() -> list[Path]:
+    """Return the manifests of this folder."""
+    found = sorted(Path("manifests").glob("*.yaml"))
+    if not found:
+        raise Unavailable("There is no manifests/*.yaml here; name the files, or change folder.")
+    return found
+
+
+def load_all(files: Iterable[Path]) -> list[Manifest]:
+    """Load manifests of different names, and tell the problems of all of them at once."""
+    loaded: dict[str, Manifest] = {}
+    problems: list[Problem] = []
+    for path in files:
+        try:
+            manifest = manifests.load(path)
+        except ManifestInvalid as error:
+            problems += error.problems
+            continue
+        if before := loaded.get(manifest.name):
+            sentence = f"`{manifest.name}` is the name of {before.path} too"
+            problems.append(Problem("/name", "duplicate", sentence, file=str(path)))
+        loaded[manifest.name] = manifest
+    if problems:
+        raise ManifestInvalid(problems=problems)
+    return list(loaded.values())

@@ -1,0 +1,467 @@
+"""What `runner.wire` promises: one worker an attempt, one end an attempt, and no result lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import orjson
+import pytest
+import redis
+import redis.asyncio
+
+from runner import events, wire
+from runner.errors import Canceled, HandlerFailed
+from runner.wire import OrchestratorWire, Result, WorkerWire, pack, unpack
+
+pytestmark = pytest.mark.anyio
+
+JOB = "0190-job"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run the coroutines of this file on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator[redis.Redis]:
+    """Give a plain client, to look behind the wire."""
+    client = wire.connect(redis_url, "test-raw")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def worker(raw: redis.Redis, namespace: str) -> WorkerWire:
+    """Give the worker's end."""
+    return WorkerWire(raw, namespace)
+
+
+@pytest.fixture
+async def orchestrator(redis_url: str, namespace: str) -> AsyncIterator[OrchestratorWire]:
+    """Give the orchestrator's end, with its consumer group."""
+    client = wire.connect_async(redis_url, "test-orchestrator")
+    end = OrchestratorWire(client, namespace)
+    await end.open_results()
+    yield end
+    await client.aclose()
+
+
+@pytest.fixture
+async def loaded(orchestrator: OrchestratorWire) -> OrchestratorWire:
+    """Give the orchestrator's end, with the first attempt of a job laid ready."""
+    await orchestrator.load(JOB, 1, pack({"text": "é"}))
+    return orchestrator
+
+
+def said(kind: type[events.Event], *, attempt: int = 1, **fields: Any) -> Any:
+    """Return an event of the job."""
+    return kind(job=JOB, service="echo", attempt=attempt, seq=1, at=time.time(), **fields)
+
+
+def succeeded(output: Any, attempt: int = 1) -> events.Succeeded:
+    return said(events.Succeeded, attempt=attempt, output=output, progress={"percent": 100.0})
+
+
+def failed(words: str, attempt: int = 1) -> events.Failed:
+    return said(events.Failed, attempt=attempt, error=HandlerFailed(words).to_problem())
+
+
+async def results(end: OrchestratorWire, consumer: str = "a") -> list[Result]:
+    """Return what is new in the results stream now."""
+    return await end.results(consumer, block=0.02)
+
+
+# --- claim ---------------------------------------------------------------------------------------
+
+
+async def test_a_claim_brings_the_input(loaded: OrchestratorWire, worker: WorkerWire) -> None:
+    """The worker that claims an attempt may go and has the input as it was submitted."""
+    claim = worker.claim(JOB, 1, "w1")
+    assert (claim.verdict, claim.input) == ("go", {"text": "é"})
+    assert await loaded.leased([JOB, "another"]) == [True, False]
+
+
+async def test_nobody_claims_what_is_claimed(loaded: OrchestratorWire, worker: WorkerWire) -> None:
+    """A message that comes a second time, to whomever, is dropped while the first is at work."""
+    assert worker.claim(JOB, 1, "w1").verdict == "go"
+    assert worker.claim(JOB, 1, "w2").verdict == "drop"
+    assert worker.claim(JOB, 1, "w1").verdict == "drop"
+
+
+async def test_a_lease_runs_out_by_itself(
+    loaded: OrchestratorWire, worker: WorkerWire, raw: redis.Redis
+) -> None:
+    """A worker that falls silent holds its job for `LEASE` seconds at most; then another may."""
+    worker.claim(JOB, 1, "w1")
+    assert 0 < raw.ttl(worker.keys.lease(JOB)) <= wire.LEASE
+    raw.expireat(worker.keys.lease(JOB), 1)  # long ago
+    assert worker.claim(JOB, 1, "w2").verdict == "go"
+
+
+async def test_an_older_attempts_lease_blocks_nobody(
+    loaded: OrchestratorWire, worker: WorkerWire
+) -> None:
+    """The next attempt starts at once, even if the one before has not noticed its end."""
+    worker.claim(JOB, 1, "w1")
+    await loaded.load(JOB, 11, pack({}))
+    assert worker.claim(JOB, 11, "w2").verdict == "go"
+    await loaded.load(JOB, 1, pack({}))  # "1" is the beginning of "11", and yet another attempt
+    assert worker.claim(JOB, 1, "w3").verdict == "go"
+
+
+@pytest.mark.parametrize("attempt", [0, 2, 10])
+async def test_a_message_of_another_attempt_is_dropped(
+    loaded: OrchestratorWire, worker: WorkerWire, attempt: int
+) -> None:
+    """Only the attempt that the orchestrator laid ready is run."""
+    assert worker.claim(JOB, attempt, "w1").verdict == "drop"
+
+
+async def test_a_job_that_nobody_knows_is_dropped(worker: WorkerWire) -> None:
+    """A message whose job has long been forgotten does nothing."""
+    assert worker.claim("gone", 1, "w1").verdict == "drop"
+
+
+async def test_an_attempt_that_keeps_killing_is_poison(
+    loaded: OrchestratorWire, worker: WorkerWire, raw: redis.Redis
+) -> None:
+    """After `MAX_STARTS` starts without an end an attempt is not started again."""
+    for _ in range(wire.MAX_STARTS):
+        assert worker.claim(JOB, 1, "w1").verdict == "go"
+        raw.delete(worker.keys.lease(JOB))  # its worker died
+    assert worker.claim(JOB, 1, "w1").verdict == "poisoned"
+    await loaded.load(JOB, 2, pack({}))
+    assert worker.claim(JOB, 2, "w1").verdict == "go"
+
+
+# --- lease and fence -----------------------------------------------------------------------------
+
+
+async def test_a_lease_is_renewed_while_the_attempt_is_wanted(
+    loaded: OrchestratorWire, worker: WorkerWire, raw: redis.Redis
+) -> None:
+    """Renewing winds the lease up again."""
+    worker.claim(JOB, 1, "w1")
+    raw.expire(worker.keys.lease(JOB), 1)
+    assert worker.renew(JOB, 1, "w1") == (True, None)
+    assert raw.ttl(worker.keys.lease(JOB)) > 1
+
+
+async def test_an_attempt_that_was_overtaken_learns_it(
+    loaded: OrchestratorWire, worker: WorkerWire, raw: redis.Redis
+) -> None:
+    """An attempt that is not the job's any more is not wanted, and takes no lease from it."""
+    worker.claim(JOB, 1, "w1")
+    await loaded.load(JOB, 2, pack({}))
+    worker.claim(JOB, 2, "w2")
+    assert worker.renew(JOB, 1, "w1") == (False, None)
+    assert raw.get(worker.keys.lease(JOB)) == b"2:w2"
+
+
+async def test_a_redis_that_lost_its_memory_stops_nobody(
+    worker: WorkerWire, orchestrator: OrchestratorWire
+) -> None:
+    """Work that is under way goes on and its end is told: the database will decide."""
+    assert worker.renew(JOB, 1, "w1") == (True, None)
+    assert worker.finish(succeeded({"text": "a"}))
+    (result,) = await results(orchestrator)
+    assert isinstance(result.event, events.Succeeded)
+
+
+async def test_an_attempt_ends_once(loaded: OrchestratorWire, worker: WorkerWire) -> None:
+    """The first end counts, whatever else is said; nothing of the input stays behind."""
+    worker.claim(JOB, 1, "w1")
+    assert worker.finish(succeeded({"text": "a"}))
+    assert not worker.finish(failed("too late"))
+    assert worker.renew(JOB, 1, "w1") == (False, None)
+    assert worker.claim(JOB, 1, "w2").verdict == "drop"
+    assert await loaded.leased([JOB]) == [False]
+    assert await loaded.redis.hget(worker.keys.job(JOB), "input") is None
+    (result,) = await results(loaded)
+    assert isinstance(result.event, events.Succeeded)
+    assert unpack(result.output or b"") == {"text": "a"}
+
+
+async def test_an_overtaken_attempt_cannot_end_the_job(
+    loaded: OrchestratorWire, worker: WorkerWire
+) -> None:
+    """What a late worker says about an older attempt reaches no database."""
+    await loaded.load(JOB, 2, pack({}))
+    assert not worker.finish(succeeded({"text": "late"}, attempt=1))
+    assert await results(loaded) == []
+    assert worker.finish(succeeded({"text": "right"}, attempt=2))
+
+
+async def test_an_attempt_after_an_ended_one_runs(
+    loaded: OrchestratorWire, worker: WorkerWire
+) -> None:
+    """A job that is tried again starts afresh, with its input and without the old progress."""
+    worker.claim(JOB, 1, "w1")
+    worker.publish(said(events.Progress, step="run", progress={"percent": 50.0}))
+    worker.finish(failed("once"))
+    await loaded.load(JOB, 2, pack({"text": "again"}))
+    assert await loaded.progress(JOB) is None
+    assert worker.claim(JOB, 2, "w1").input == {"text": "again"}
+
+
+# --- cancel and erase ----------------------------------------------------------------------------
+
+
+async def test_a_job_that_nobody_started_is_revoked(
+    loaded: OrchestratorWire, worker: WorkerWire
+) -> None:
+    """Its message is still on the way, and whoever gets it is told who canceled."""
+    assert await loaded.cancel(JOB, "Ada") == "revoked"
+    claim = worker.claim(JOB, 1, "w1")
+    assert (claim.verdict, claim.actor) == ("canceled", "Ada")
+    assert await loaded.leased([JOB]) == [False]
+
+
+async def test_a_running_job_is_asked_to_stop(loaded: OrchestratorWire, worker: WorkerWire) -> None:
+    """The worker hears at its next look who canceled; the first who did stays named."""
+    worker.claim(JOB, 1, "w1")
+    assert await loaded.cancel(JOB, "Ada") == "requested"
+    assert await loaded.cancel(JOB, "Charles") == "requested"
+    assert worker.renew(JOB, 1, "w1") == (True, "Ada")
+    assert worker.finish(said(events.Canceled, error=Canceled("Stopped.").to_problem()))
+    (result,) = await results(loaded)
+    assert isinstance(result.event, events.Canceled)
+
+
+async def test_a_job_that_has_ended_cannot_be_revoked(
+    loaded: OrchestratorWire, worker: WorkerWire
+) -> None:
+    """Its end is on the way to the database, which decides."""
+    worker.claim(JOB, 1, "w1")
+    worker.finish(succeeded({"text": "a"}))
+    assert await loaded.cancel(JOB, "Ada") == "requested"
+
+
+async def test_a_cancel_comes_before_the_job_it_meets_on_the_way(
+    orchestrator: OrchestratorWire, worker: WorkerWire
+) -> None:
+    """A job that is laid ready just after its cancel is canceled all the same."""
+    assert await orchestrator.cancel(JOB, "Ada") == "revoked"
+    await orchestrator.load(JOB, 1, pack({}))
+    assert worker.claim(JOB, 1, "w1").verdict == "canceled"
+
+
+async def test_erasing_leaves_nothing_to_read(
+    loaded: OrchestratorWire, worker: WorkerWire, raw: redis.Redis
+) -> None:
+    """Input, progress and story are gone, a worker that holds the job is told to stop."""
+    worker.claim(JOB, 1, "w1")
+    worker.publish(said(events.Log, level="info", message="secret"))
+    worker.publish(said(events.Step, step="run", status="running", progress={"percent": 1.0}))
+    await loaded.erase(JOB)
+    assert raw.hkeys(worker.keys.job(JOB)) == [b"attempt", b"starts:1", b"cancel"]
+    assert raw.exists(worker.keys.live(JOB)) == 0
+    assert worker.renew(JOB, 1, "w1") == (True, "erasure")
+    assert 0 < raw.ttl(worker.keys.job(JOB)) <= wire.LIVE_TTL
+
+
+async def test_forgetting_takes_finished_jobs_off_the_conveyor(
+    loaded: OrchestratorWire, worker: WorkerWire, raw: redis.Redis
+) -> None:
+    """Job and lease go at once; what people follow stays for its time to live."""
+    worker.claim(JOB, 1, "w1")
+    worker.publish(said(events.Log, level="info", message="hello"))
+    await loaded.forget([JOB])
+    await loaded.forget([])
+    keys = worker.keys
+    assert [raw.exists(k) for k in (keys.job(JOB), keys.lease(JOB), keys.live(JOB))] == [0, 0, 1]
+
+
+async def test_no_key_lives_for_ever(
+    loaded: OrchestratorWire, worker: WorkerWire, raw: redis.Redis, namespace: str
+) -> None:
+    """Whatever a job leaves in Redis expires, even what a worker says after the job's end."""
+    worker.claim(JOB, 1, "w1")
+    for _ in range(2):
+        worker.publish(said(events.Started, worker="w1"))
+        worker.publish(said(events.Progress, step="run", progress={"percent": 1.0}))
+        worker.publish(said(events.Log, level="info", message="hello"))
+        await loaded.cancel(JOB, "Ada")
+        await loaded.forget([JOB])  # the second round is that of a worker that came too late
+    worker.renew(JOB, 1, "w1")
+    await loaded.tell([(JOB, "status", {})], [])
+    worker.finish(succeeded({}))
+    keys = [key for key in raw.scan_iter(f"{namespace}:*") if not key.endswith(b":results")]
+    assert keys
+    assert [key for key in keys if raw.ttl(key) < 0] == []
+
+
+# --- results -------------------------------------------------------------------------------------
+
+
+async def test_results_leave_the_stream_when_they_are_acknowledged(
+    orchestrator: OrchestratorWire, worker: WorkerWire, raw: redis.Redis
+) -> None:
+    """Starts and ends come in their order; after the commit nothing of them is left."""
+    worker.publish(said(events.Started, worker="w1"))
+    worker.publish(said(events.Log, level="info", message="not for the database"))
+    worker.finish(succeeded({"text": "a"}))
+    found = await results(orchestrator)
+    assert [result.event and result.event.kind for result in found] == ["started", "succeeded"]
+    await orchestrator.acknowledge([result.entry for result in found])
+    await orchestrator.acknowledge([])
+    assert raw.xlen(worker.keys.results) == 0
+    assert raw.xpending(worker.keys.results, wire.GROUP)["pending"] == 0
+    assert await results(orchestrator) == []
+
+
+async def test_results_of_a_dead_orchestrator_are_taken_over(
+    orchestrator: OrchestratorWire, worker: WorkerWire
+) -> None:
+    """What one orchestrator read and never acknowledged comes to another, once."""
+    worker.finish(succeeded({"text": "a"}))
+    (read,) = await results(orchestrator, "dead")
+    assert await results(orchestrator, "alive") == []
+    assert await orchestrator.abandoned("alive", idle=60) == []
+    (taken,) = await orchestrator.abandoned("alive", idle=0)
+    assert taken == read
+    await orchestrator.acknowledge([taken.entry])
+    assert await orchestrator.abandoned("alive", idle=0) == []
+
+
+async def test_results_from_before_the_first_orchestrator_are_not_lost(
+    redis_url: str, namespace: str, worker: WorkerWire
+) -> None:
+    """Workers may finish before any orchestrator has made the group, or while it is away."""
+    worker.finish(succeeded({"text": "early"}))
+    client = wire.connect_async(redis_url, "test-late")
+    end = OrchestratorWire(client, namespace)
+    await end.open_results()
+    await end.open_results()
+    assert len(await results(end)) == 1
+    await client.aclose()
+
+
+HOSTILE = [
+    b"", b"nonsense", b"\xff\xfe", b"null", b"[]", b'"succeeded"', b"NaN", b"[" * 5000,
+    b'{"event": "succeeded"}', b'{"event": ["succeeded"]}', b'{"event": "pwned", "job": "a"}',
+    b'{"event": "failed", "job": 1, "service": "a", "attempt": 1, "seq": 1, "at": 0, "error": {}}',
+    b'{"event": "failed", "job": "a", "service": "a", "attempt": 1, "seq": 1, "at": 0, "error": 1}',
+    b'{"event": "failed", "job": "a\\u0000", "service": "a", "attempt": 1, "seq": 1, "at": 0, '
+    b'"error": {}}',
+    b'{"event": "started", "job": "a", "service": "a", "attempt": 1, "seq": 1, "at": 0, '
+    b'"worker": "a\\u0000"}',
+    b'{"event": "started", "job": "a", "service": "a", "attempt": 1, "seq": 1, "at": 0, "x": 1}',
+]  # fmt: skip
+
+
+async def test_hostile_results_are_passed_over(
+    orchestrator: OrchestratorWire, worker: WorkerWire, raw: redis.Redis
+) -> None:
+    """Garbage has no event and can be acknowledged; the honest result behind it arrives."""
+    for body in HOSTILE:
+        raw.xadd(worker.keys.results, {"event": body, "output": b"x"})
+    raw.xadd(worker.keys.results, {"something": "else"})
+    worker.finish(succeeded({"text": "honest"}))
+    found = await results(orchestrator)
+    assert [result.event is None for result in found] == [True] * (len(HOSTILE) + 1) + [False]
+    assert all(result.output is None for result in found[:-1])
+    await orchestrator.acknowledge([result.entry for result in found])
+    assert raw.xlen(worker.keys.results) == 0
+
+
+async def test_half_a_character_does_not_lose_an_end(
+    orchestrator: OrchestratorWire, worker: WorkerWire
+) -> None:
+    """An error whose words are not Unicode, as file names can be, still ends its job."""
+    worker.publish(said(events.Log, level="info", message="a \udce9"))
+    assert worker.finish(failed("cannot open caf\udce9.txt"))
+    (result,) = await results(orchestrator)
+    assert isinstance(result.event, events.Failed)
+    assert result.event.error["detail"] == "cannot open caf?.txt"
+
+
+# --- those who follow ----------------------------------------------------------------------------
+
+
+async def story(end: OrchestratorWire, after: str = "0") -> list[tuple[str, dict[str, Any]]]:
+    """Return what a follower gets until nothing more comes."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    async for entry in end.follow(JOB, after, block=0.02):
+        if entry is None:
+            return told
+        told.append(entry)
+    raise AssertionError("a follower is told when there is nothing new")
+
+
+async def test_a_follower_hears_everything_in_order(
+    loaded: OrchestratorWire, worker: WorkerWire
+) -> None:
+    """Workers' events and the orchestrators' stories are one stream."""
+    worker.publish(said(events.Started, worker="w1"))
+    worker.publish(said(events.Progress, step="run", progress={"percent": 50.0}))
+    await loaded.tell([(JOB, "completed", {"status": "succeeded"})], [])
+    told = [event for _, event in await story(loaded)]
+    assert [event["event"] for event in told] == ["started", "progress", "completed"]
+    assert told[2]["data"] == {"status": "succeeded"}
+    assert await loaded.progress(JOB) == {"percent": 50.0}
+
+
+async def test_a_follower_goes_on_where_the_line_broke(
+    loaded: OrchestratorWire, worker: WorkerWire
+) -> None:
+    """With the id of the last event it got, a follower misses none and hears none twice."""
+    for number in range(3):
+        worker.publish(said(events.Log, level="info", message=str(number)))
+    told = await story(loaded)
+    again = await story(loaded, after=told[0][0])
+    assert [event["message"] for _, event in again] == ["1", "2"]
+    assert await story(loaded, after=told[-1][0]) == []
+
+
+async def test_a_follower_passes_over_garbage(
+    loaded: OrchestratorWire, worker: WorkerWire, raw: redis.Redis
+) -> None:
+    """What is not an event in a live stream breaks nobody's line."""
+    for body in (*HOSTILE[:8], b"{}"):
+        raw.xadd(worker.keys.live(JOB), {"event": body})
+    raw.xadd(worker.keys.live(JOB), {"no": "event"})
+    worker.publish(said(events.Log, level="info", message="honest"))
+    assert [event["message"] for _, event in await story(loaded)] == ["honest"]
+
+
+async def test_a_story_is_bounded(loaded: OrchestratorWire, raw: redis.Redis) -> None:
+    """A job that talks without end fills no memory: the newest events stay."""
+    stories = [(JOB, "log", {"number": number}) for number in range(3 * wire.LIVE_LENGTH)]
+    await loaded.tell(stories, [])
+    assert raw.xlen(loaded.keys.live(JOB)) < 1.2 * wire.LIVE_LENGTH
+    (_, body), *_ = raw.xrevrange(loaded.keys.live(JOB), count=1)
+    assert orjson.loads(body[b"event"])["data"] == {"number": 3 * wire.LIVE_LENGTH - 1}
+
+
+async def test_the_end_of_a_job_wakes_who_waits(loaded: OrchestratorWire) -> None:
+    """The id of a job that is done is told on a channel, to every orchestrator."""
+    async with loaded.redis.pubsub() as channel:
+        await channel.subscribe(loaded.keys.done)
+        await channel.get_message(timeout=5)
+        await loaded.tell([], [JOB])
+        message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
+    assert message is not None
+    assert message["data"] == JOB.encode()
+
+
+# --- connections ---------------------------------------------------------------------------------
+
+
+def test_deployments_on_one_redis_do_not_meet(raw: redis.Redis, namespace: str) -> None:
+    """Every key stands under the namespace."""
+    keys = wire.Keys(namespace)
+    names = [keys.job(JOB), keys.lease(JOB), keys.live(JOB), keys.results, keys.done]
+    assert all(name.startswith(f"{namespace}:") for name in names)
+    assert len(set(names)) == len(names)
+
+
+def test_payloads_travel_small_and_come_back_whole() -> None:
+    """What is packed is compressed, and unpacked it is the same."""
+    value = {"documents": ["Ein Satz über Käse. " * 500], "numbers": [1, 2.5, None, True]}
+    assert unpack(pack(value)) == value
+    assert len(pack(value)) < 500
