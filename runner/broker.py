@@ -6,6 +6,8 @@ The reasons stand in docs/architecture.md ("The wire"). A message carries ids, n
 from __future__ import annotations
 
 import json
+import logging
+import re
 import warnings
 from collections.abc import Callable, Collection
 from typing import Any
@@ -20,6 +22,8 @@ from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from runner.errors import BrokerUnavailable
+
+log = logging.getLogger(__name__)
 
 TASK = "runner.run"
 VISIBILITY = 30
@@ -129,19 +133,24 @@ def consume(
 
         def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
             exception = getattr(exc_info.exception, "exc", exc_info.exception)
-            if not isinstance(exception, Reject):
-                on_lost(*_split(self.id), "worker_lost")
+            ids = _split(self.id)
+            if ids and not isinstance(exception, Reject):
+                on_lost(*ids, "worker_lost")
             return super().on_failure(exc_info, *args, **kwargs)
 
         def on_timeout(self, soft: bool, timeout: float) -> Any:
-            if not soft:
-                on_lost(*_split(self.id), "timed_out")
+            ids = _split(self.id)
+            if ids and not soft:
+                on_lost(*ids, "timed_out")
             return super().on_timeout(soft, timeout)
 
     @app.task(name=TASK, bind=True, Request=TellingRequest)
     def execute(task: Any, **message: Any) -> None:
         """Run one message; whatever the handler does has become an event before this returns."""
-        if not run(message["job"], message["attempt"]):
+        job, attempt = message.get("job"), message.get("attempt")
+        if not isinstance(job, str) or not isinstance(attempt, int):
+            log.warning("a message that is none of ours was dropped")
+        elif not run(job, attempt):
             raise Reject("this process cannot work", requeue=True)
 
     def child(**_: Any) -> None:
@@ -218,9 +227,10 @@ def _queue(service: str, digest: str) -> Queue:
     return Queue(name, Exchange(name, type="direct"), routing_key=name)
 
 
-def _split(task_id: str) -> tuple[str, int]:
+def _split(task_id: str) -> tuple[str, int] | None:
+    """Read (job, attempt) off the id of a message; that of another make has none."""
     job, _, attempt = task_id.rpartition(".")
-    return job, int(attempt)
+    return (job, int(attempt)) if job and re.fullmatch("[0-9]{1,9}", attempt) else None
 
 
 def _job_of(raw: bytes, *, nested: bool = False) -> tuple[str, int] | None:

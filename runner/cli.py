@@ -21,6 +21,7 @@ from runner import manifest as manifests
 from runner.client import Client
 from runner.command import (
     EPILOG,
+    INTERRUPTED,
     INVALID,
     JOB_FAILED,
     TIMED_OUT,
@@ -97,12 +98,9 @@ def _serve_http(manifest: Manifest, values: Mapping[str, Any], settings: Setting
     with metrics.shared() if several else contextlib.nullcontext():
         server.serve(
             make,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.concurrency,
-            grace=settings.shutdown_grace,
-            reaped=metrics.forget if several else None,
-        )
+            host=settings.host, port=settings.port, workers=settings.concurrency,
+            grace=settings.shutdown_grace, reaped=metrics.forget if several else None,
+        )  # fmt: skip
 
 
 def http_app(
@@ -245,9 +243,9 @@ def call(
         status, error = job["status"], job["error"] or {}
         output = client.result(job["id"]) if status == "succeeded" else None
     if status != "succeeded":
-        terminal.say(f"{status}: {error.get('code')}: {error.get('detail')}")
-        for problem in error.get("errors", ())[1:]:
-            terminal.say(f"  {problem['pointer'] or '/'} {problem['message']}")
+        terminal.say_problem(status, error)
+        if status == "canceled" and local:
+            sys.exit(INTERRUPTED)
         sys.exit(TIMED_OUT if error.get("code") in ("timed_out", "expired") else JOB_FAILED)
     terminal.print_json(output)
 

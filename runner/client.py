@@ -123,7 +123,7 @@ class Client:
             response = self._http.request(method, path, **kwargs)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
-        if response.is_error:
+        if not response.is_success:
             raise _refused(response)
         try:
             return response.json() if response.content else None

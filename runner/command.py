@@ -13,7 +13,6 @@ import click
 
 from runner import manifest as manifests
 from runner.errors import (
-    BadRequest,
     HandlerInvalid,
     ManifestInvalid,
     Problem,
@@ -55,9 +54,10 @@ def status_of(error: RunnerError) -> int:
     match error:
         case ManifestInvalid() | HandlerInvalid():
             return INVALID
-        case SettingInvalid() | BadRequest():
+        case SettingInvalid():
             return USAGE
-    return UNAVAILABLE if error.status == 503 else JOB_FAILED
+    known = {400: USAGE, 404: USAGE, 503: UNAVAILABLE}
+    return known.get(error.status, JOB_FAILED)
 
 
 # --- flags ---------------------------------------------------------------------------------------

@@ -99,6 +99,13 @@ def say(text: str) -> None:
     sys.stderr.write(printable(text) + "\n")
 
 
+def say_problem(status: str, problem: Mapping[str, Any]) -> None:
+    """Say how a job ended that did not succeed; its detail tells the first of several errors."""
+    say(f"{status}: {problem.get('code')}: {problem.get('detail')}")
+    for one in problem.get("errors", ())[1:]:
+        say(f"  {one['pointer'] or '/'} {one['message']}")
+
+
 def console() -> Console:
     """Return a console for texts that may hold anything; what is piped on is not cut to fit."""
     wide = None if sys.stdout.isatty() else 200

@@ -15,18 +15,16 @@ Messages themselves travel through `runner.broker`.
 
 from __future__ import annotations
 
-import json
-import time
-import zlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import orjson
 import redis
 import redis.asyncio
 
-from runner import events
+from runner import events, payload
 
 LEASE = 15
 """Seconds after which a job whose worker fell silent is taken for lost."""
@@ -39,59 +37,13 @@ MAX_STARTS = 3
 
 GROUP = "orchestrators"
 
-_CLAIM = """
-local attempt = redis.call('HGET', KEYS[1], 'attempt')
-if attempt ~= ARGV[1] then return {'drop'} end
-if redis.call('HEXISTS', KEYS[1], 'done') == 1 then return {'drop'} end
-local actor = redis.call('HGET', KEYS[1], 'cancel')
-if actor then return {'canceled', actor} end
-local holder = redis.call('GET', KEYS[2])
-if holder and string.sub(holder, 1, #ARGV[1] + 1) == ARGV[1] .. ':' then return {'drop'} end
-local starts = redis.call('HINCRBY', KEYS[1], 'starts:' .. ARGV[1], 1)
-if starts > tonumber(ARGV[4]) then return {'poisoned'} end
-redis.call('SET', KEYS[2], ARGV[1] .. ':' .. ARGV[2], 'EX', ARGV[3])
-return {'go', redis.call('HGET', KEYS[1], 'input')}
-"""
-
-# A Redis that lost its memory knows no attempt: the worker goes on, and the database decides.
-_RENEW = """
-local attempt = redis.call('HGET', KEYS[1], 'attempt')
-if attempt and attempt ~= ARGV[1] then return {0} end
-if redis.call('HEXISTS', KEYS[1], 'done') == 1 then return {0} end
-redis.call('SET', KEYS[2], ARGV[1] .. ':' .. ARGV[2], 'EX', ARGV[3])
-return {1, redis.call('HGET', KEYS[1], 'cancel')}
-"""
-
-_FINISH = """
-local attempt = redis.call('HGET', KEYS[1], 'attempt')
-if attempt and attempt ~= ARGV[1] then return 0 end
-if redis.call('HEXISTS', KEYS[1], 'done') == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'done', 1)
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-redis.call('HDEL', KEYS[1], 'input')
-redis.call('DEL', KEYS[2])
-redis.call('XADD', KEYS[3], '*', 'event', ARGV[2], 'output', ARGV[3])
-return 1
-"""
 
 # The mark is left even where there is no job yet: whoever lays it there later must find it.
-_CANCEL = """
-redis.call('HSETNX', KEYS[1], 'cancel', ARGV[1])
-if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
-if redis.call('EXISTS', KEYS[2]) == 1 then return 'requested' end
-if redis.call('HEXISTS', KEYS[1], 'done') == 1 then return 'requested' end
-return 'revoked'
-"""
 
 
-def pack(value: Any) -> bytes:
-    """Return a value as compressed JSON, the one form in which payloads travel and are kept."""
-    return zlib.compress(orjson.dumps(value), 1)
-
-
-def unpack(data: bytes) -> Any:
-    """Read a packed value back."""
-    return orjson.loads(zlib.decompress(data))
+def _lua(name: str) -> str:
+    """Return a script that Redis runs in one piece."""
+    return resources.files("runner").joinpath("lua", f"{name}.lua").read_text("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +85,9 @@ class WorkerWire:
     def __init__(self, client: redis.Redis, namespace: str) -> None:
         self._redis = client
         self.keys = Keys(namespace)
-        self._claim = client.register_script(_CLAIM)
-        self._renew = client.register_script(_RENEW)
-        self._finish = client.register_script(_FINISH)
+        self._claim = client.register_script(_lua("claim"))
+        self._renew = client.register_script(_lua("renew"))
+        self._finish = client.register_script(_lua("finish"))
 
     def claim(self, job_id: str, attempt: int, instance: str) -> Claim:
         """Ask to be the only one who works on this attempt, and take its input."""
@@ -143,7 +95,7 @@ class WorkerWire:
         verdict, *rest = self._claim(keys=keys, args=[attempt, instance, LEASE, MAX_STARTS])
         match verdict:
             case b"go":
-                return Claim("go", input=unpack(rest[0]))
+                return Claim("go", input=payload.unpack(rest[0]))
             case b"canceled":
                 return Claim("canceled", actor=rest[0].decode())
         return Claim(verdict.decode())
@@ -157,13 +109,13 @@ class WorkerWire:
 
     def publish(self, event: events.Event) -> None:
         """Tell those who follow the job; a start also goes to the orchestrators."""
-        body = _body(event.to_json())
+        body = payload.write(event.to_json())
         live, job = self.keys.live(event.job), self.keys.job(event.job)
         pipe = self._redis.pipeline(transaction=False)
         if isinstance(event, events.Started):
             pipe.xadd(self.keys.results, {"event": body, "output": b""})
         if isinstance(event, events.Step | events.Progress):
-            pipe.hset(job, "progress", _body(event.progress))
+            pipe.hset(job, "progress", payload.write(event.progress))
             pipe.expire(job, JOB_TTL)  # a worker that came too late must not leave a key for ever
         pipe.xadd(live, {"event": body}, maxlen=LIVE_LENGTH, approximate=True)
         pipe.expire(live, LIVE_TTL)
@@ -173,9 +125,9 @@ class WorkerWire:
         """Hand over how the attempt ended, once; False if it is no longer this one's to say."""
         document = event.to_json()
         output = document.pop("output", None)
-        packed = pack(output) if isinstance(event, events.Succeeded) else b""
+        packed = payload.pack(output) if isinstance(event, events.Succeeded) else b""
         keys = [self.keys.job(event.job), self.keys.lease(event.job), self.keys.results]
-        args: list[int | bytes] = [event.attempt, _body(document), packed, JOB_TTL]
+        args: list[int | bytes] = [event.attempt, payload.write(document), packed, JOB_TTL]
         return bool(self._finish(keys=keys, args=args))
 
 
@@ -194,7 +146,7 @@ class OrchestratorWire:
     def __init__(self, client: redis.asyncio.Redis, namespace: str) -> None:
         self.redis = client
         self.keys = Keys(namespace)
-        self._cancel = client.register_script(_CANCEL)
+        self._cancel = client.register_script(_lua("cancel"))
 
     async def load(self, job_id: str, attempt: int, packed_input: bytes) -> None:
         """Lay the input of an attempt where its worker will find it."""
@@ -292,7 +244,7 @@ class OrchestratorWire:
         pipe = self.redis.pipeline(transaction=False)
         for job_id, name, data in stories:
             live = self.keys.live(job_id)
-            body = _body({"event": name, "data": data})
+            body = payload.write({"event": name, "data": data})
             pipe.xadd(live, {"event": body}, maxlen=LIVE_LENGTH, approximate=True)
             pipe.expire(live, LIVE_TTL)
         for job_id in done:
@@ -309,7 +261,7 @@ class OrchestratorWire:
             entries = _entries(answer)
             for entry, fields in entries:
                 last = entry.decode()
-                event = _object(fields.get(b"event", b""))
+                event = payload.read_object(fields.get(b"event", b""))
                 if "event" in event:
                     yield last, event
             if not entries:
@@ -343,7 +295,7 @@ def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
 
 def _result(entry: bytes, fields: dict[bytes, bytes]) -> Result:
     """Read one entry; what is not an event of ours has none, and is only acknowledged."""
-    document = _object(fields.get(b"event", b""))
+    document = payload.read_object(fields.get(b"event", b""))
     if document.get("event") == events.Succeeded.kind:
         document["output"] = None
     try:
@@ -353,27 +305,3 @@ def _result(entry: bytes, fields: dict[bytes, bytes]) -> Result:
     if "\0" in event.job or "\0" in getattr(event, "worker", ""):  # no database takes that
         return Result(entry, None, None)
     return Result(entry, event, fields.get(b"output") or None)
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    """Read a JSON object; anything else is an empty one."""
-    try:
-        value = orjson.loads(data)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _body(document: Any) -> bytes:
-    """Write a document as JSON; half a character in a handler's words becomes a question mark."""
-    try:
-        return orjson.dumps(document)
-    except TypeError:
-        return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def lost(job_id: str, service: str, attempt: int, error: dict[str, Any]) -> events.Failed:
-    """Say on behalf of a worker that cannot speak any more how its attempt ended."""
-    return events.Failed(
-        job=job_id, service=service, attempt=attempt, seq=0, at=time.time(), error=error
-    )

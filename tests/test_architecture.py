@@ -19,6 +19,7 @@ FLOORS = {
     "front": (0, "starlette"),
     "language": (0, "py3langid"),
     "logs": (0, ""),
+    "payload": (0, "orjson"),
     "stream": (0, "starlette orjson"),
     "broker": (1, "celery kombu redis"),
     "client": (1, "httpx"),
@@ -39,6 +40,7 @@ FLOORS = {
     "relocation": (2, ""),
     "server": (2, "starlette uvicorn"),
     "source": (2, "yaml"),
+    "watch": (2, "redis"),
     "manifest": (3, ""),
     "handler": (4, ""),
     "openapi": (4, ""),
@@ -49,8 +51,9 @@ FLOORS = {
     "engine": (5, "orjson"),
     "desk": (6, "orjson"),
     "testing": (6, ""),
-    "worker": (6, "redis"),
+    "child": (6, "redis"),
     "web": (7, "starlette orjson"),
+    "worker": (7, "redis"),
     "cli": (8, "click"),
     "__main__": (9, ""),
 }
@@ -69,16 +72,19 @@ WING_FLOORS = {
     "queries": (3, "peewee"),
     "changes": (4, "peewee"),
     "store": (5, ""),
-    "dispatch": (6, "redis"),
-    "dashboard": (7, "starlette"),
-    "life": (7, "redis"),
-    "linto": (7, "starlette"),
-    "webhooks": (7, "httpx"),
-    "routes": (8, "starlette redis"),
-    "app": (9, "starlette"),
+    "following": (6, "redis"),
+    "dispatch": (7, "redis"),
+    "repair": (8, ""),
+    "dashboard": (9, "starlette"),
+    "life": (9, "redis"),
+    "linto": (9, "starlette"),
+    "webhooks": (9, "httpx"),
+    "routes": (10, "starlette redis"),
+    "app": (11, "starlette"),
 }
 # The orchestrator runs nobody's code, so it has no use for those who do.
-CLOSED_TO_WING = {"__init__", "context", "handler", "engine", "desk", "web", "worker", "testing"}
+CLOSED_TO_WING = {"__init__", "child", "context", "desk", "engine", "handler", "watch", "web"}
+CLOSED_TO_WING |= {"testing", "worker"}
 
 LONGEST = 320
 BANNED = {"utils", "helpers", "common", "base", "core"}

@@ -13,7 +13,8 @@ import redis.asyncio
 
 from runner import events, wire
 from runner.errors import Canceled, HandlerFailed
-from runner.wire import OrchestratorWire, Result, WorkerWire, pack, unpack
+from runner.payload import pack, unpack
+from runner.wire import OrchestratorWire, Result, WorkerWire
 
 pytestmark = pytest.mark.anyio
 

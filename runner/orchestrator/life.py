@@ -22,6 +22,7 @@ from runner.metrics import Metrics
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.dispatch import Dispatcher, wanted
 from runner.orchestrator.jobs import Job
+from runner.orchestrator.repair import Repair
 from runner.orchestrator.store import Store
 from runner.registry import Registry
 
@@ -79,6 +80,7 @@ class Orchestrator:
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(self.dispatcher.run()),
+                tasks.create_task(Repair(self.dispatcher).run()),
                 tasks.create_task(self._keep_catalog()),
                 tasks.create_task(self._listen()),
                 tasks.create_task(self._measure()),
@@ -159,7 +161,9 @@ class Orchestrator:
                         if message["channel"].decode() == self.registry_channel:
                             self._changed.set()
                         else:
-                            self.dispatcher.wake(message["data"].decode("utf-8", "replace"))
+                            self.dispatcher.following.wake(
+                                message["data"].decode("utf-8", "replace")
+                            )
             except (redis.RedisError, OSError):
                 await asyncio.sleep(1.0)
 

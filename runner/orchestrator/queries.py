@@ -22,7 +22,7 @@ from runner.orchestrator.rows import (
 )
 from runner.orchestrator.session import Session
 from runner.orchestrator.tables import JobRow
-from runner.wire import unpack
+from runner.payload import unpack
 
 
 @dataclass(frozen=True, slots=True)

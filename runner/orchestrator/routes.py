@@ -13,7 +13,7 @@ import redis
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runner import http, wire
+from runner import http, payload
 from runner.errors import BadRequest, JobFailed, ResultGone, ResultNotReady, StoreUnavailable
 from runner.http import document_response, json_response
 from runner.orchestrator.jobs import OPEN, TERMINAL, Job
@@ -47,13 +47,13 @@ async def submit_job(it: Orchestrator, request: Request) -> Response:
     job = await it.dispatcher.submit(manifest, inputs, size=size)
     headers = {"location": f"/v1/jobs/{job.id}"}
     if preferred is None:
-        resource = await it.dispatcher.resource(job)
+        resource = await it.dispatcher.following.resource(job)
         return json_response(resource, 202, {**headers, "retry-after": "1"})
     request.state.waited = preferred
-    job = await it.dispatcher.wait(job.id, preferred)
+    job = await it.dispatcher.following.wait(job.id, preferred)
     headers["preference-applied"] = f"wait={preferred:g}"
     if not job.finished:
-        resource = await it.dispatcher.resource(job)
+        resource = await it.dispatcher.following.resource(job)
         return json_response(resource, 202, {**headers, "retry-after": "1"})
     return json_response(await _with_output(it, job), 200, headers)
 
@@ -64,16 +64,16 @@ async def get_job(it: Orchestrator, request: Request) -> Response:
     job_id = request.path_params["id"]
     if wait:
         request.state.waited = wait
-        job = await it.dispatcher.wait(job_id, wait)
+        job = await it.dispatcher.following.wait(job_id, wait)
     else:
-        job = await it.dispatcher.job(job_id)
-    resource = await it.dispatcher.resource(job)
+        job = await it.dispatcher.following.job(job_id)
+    resource = await it.dispatcher.following.resource(job)
     return document_response(request, resource, {} if job.finished else {"retry-after": "1"})
 
 
 async def get_result(it: Orchestrator, request: Request) -> Response:
     """Return the output of a job that succeeded."""
-    job = await it.dispatcher.job(request.path_params["id"])
+    job = await it.dispatcher.following.job(request.path_params["id"])
     if not job.finished:
         raise ResultNotReady(f"The job is {job.status}.", retry_after=1, job_status=job.status)
     if job.status != "succeeded":
@@ -84,18 +84,18 @@ async def get_result(it: Orchestrator, request: Request) -> Response:
     packed = await it.store.payload(job.id, "output")
     if packed is None:
         raise ResultGone("The result has been erased.")
-    return json_response(await asyncio.to_thread(wire.unpack, packed))
+    return json_response(await asyncio.to_thread(payload.unpack, packed))
 
 
 async def get_events(it: Orchestrator, request: Request) -> Response:
     """Tell a job's story as it happens, and what was missed since `Last-Event-ID`."""
-    job = await it.dispatcher.job(request.path_params["id"])
+    job = await it.dispatcher.following.job(request.path_params["id"])
     after = request.headers.get("last-event-id", "0")
     if not re.fullmatch(r"[0-9]{1,18}(-[0-9]{1,18})?", after):
         raise BadRequest("Last-Event-ID is not an id that this stream gave out.")
 
     async def story() -> AsyncGenerator[tuple[str | None, str, Any]]:
-        async for number, name, event in it.dispatcher.follow(job, after):
+        async for number, name, event in it.dispatcher.following.follow(job, after):
             data = event if number is None and name == "status" else _told(event)
             yield number, STREAM_NAMES.get(name, name), data
 
@@ -107,7 +107,7 @@ async def get_events(it: Orchestrator, request: Request) -> Response:
 async def cancel_job(it: Orchestrator, request: Request) -> Response:
     """Ask for a job to end: 200 if it has, 202 if its worker has been told."""
     job = await it.dispatcher.cancel(request.path_params["id"], "the caller")
-    resource = await it.dispatcher.resource(job)
+    resource = await it.dispatcher.following.resource(job)
     return json_response(resource, 200 if job.finished else 202)
 
 
@@ -224,7 +224,7 @@ async def _with_output(it: Orchestrator, job: Job) -> dict[str, Any]:
     resource = job_resource(job)
     packed = await it.store.payload(job.id, "output") if job.status == "succeeded" else None
     if packed is not None:
-        resource["output"] = await asyncio.to_thread(wire.unpack, packed)
+        resource["output"] = await asyncio.to_thread(payload.unpack, packed)
     return resource
 
 

@@ -26,7 +26,7 @@ class Store:
     """The jobs and manifests of an orchestrator in one database.
 
     A change answers after its COMMIT. Every method raises `StoreUnavailable` when the database
-    cannot do it. Payloads go in and come out packed (see `runner.wire.pack`). `now` returns
+    cannot do it. Payloads go in and come out packed (see `runner.payload.pack`). `now` returns
     seconds since the epoch, `chance` a number in [0, 1).
     """
 

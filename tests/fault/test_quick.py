@@ -1,12 +1,14 @@
 """What breaks, and what is promised all the same: real processes are killed, frozen and stopped.
 
-Faults that only time can tell of, a silence as long as a lease, are done to three services before
-the first test; the tests of what came of it stand last.
+What only time can tell, because it takes as long as a lease, is done before the first test; the
+tests of what came of it stand last.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
 import signal
 import time
@@ -15,9 +17,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from stage import Part, Stage
+from stage import Part, Stage, gallery
+
+from runner.broker import Producer, queue_name
+from runner.embedded import running_redis
+from runner.wire import connect
+
+DEAF = """
+import time
+from contextlib import suppress
+from threading import Event
+
+def run(ctx, seconds):
+    end, done = time.monotonic() + seconds, 0
+    with ctx.step("wait"):
+        while time.monotonic() < end:
+            with suppress(BaseException):
+                done += not Event().wait(0.02)
+    return {"done": done}
+"""
 
 GALLERY = ("dies", "memory", "ignores_cancel", "overruns")
 
@@ -30,6 +51,8 @@ class Silenced:
     last_try: str
     frozen: str
     frozen_part: Part
+    deaf: str
+    deaf_part: Part
     at: float
 
 
@@ -41,30 +64,86 @@ def stage(
     with Stage(redis_url, tmp_path_factory.mktemp("fault"), until) as stage:
         stage.orchestrator()
         twice = [stage.variant("slow", name) for name in ("killed", "frozen", "long")]
+        (stage.folder / "deaf.py").write_text(DEAF)
+        twice.append(stage.variant("slow", "deaf", handler="deaf:run"))
         once = [
             stage.variant("slow", "last-try", limits={"timeout": "60s", "attempts": 1}),
             stage.variant("slow", "short"),
         ]
         parts = [stage.worker(path) for path in (*twice, *twice, *once)]
         parts += [stage.worker(name) for name in GALLERY]
-        stage.ready(*GALLERY, "killed", "frozen", "long", "last-try", "short")
+        stage.ready(*GALLERY, "killed", "frozen", "long", "deaf", "last-try", "short")
         stage.until(lambda: sum(s["slots"] for s in stage.services()) == len(parts), 30, "all")
         yield stage
 
 
+@dataclass(frozen=True, slots=True)
+class Shaken:
+    """A platform whose Redis lost everything while one job ran and others waited."""
+
+    stage: Stage
+    jobs: list[str]
+
+
+@contextlib.contextmanager
+def shaken(folder: Path, until: Callable[..., Any], *, restart: bool) -> Iterator[Shaken]:
+    """Let a Redis forget all it knows, or die and come back empty, while it carries jobs."""
+    with contextlib.ExitStack() as stack:
+        url, process = stack.enter_context(running_redis(folder / "redis", durable=False))
+        stage = stack.enter_context(Stage(url, folder, until))
+        stage.orchestrator()
+        stage.worker("slow")
+        stage.ready("slow")
+        jobs = [stage.submit("slow", {"seconds": 2})["id"] for _ in range(5)]
+        stage.running(jobs[0])
+        if restart:
+            process.kill()
+            process.wait()
+            port = urlsplit(url).port
+            stack.enter_context(running_redis(folder / "again", port, durable=False))
+        else:
+            stage.redis.flushall()
+        yield Shaken(stage, jobs)
+
+
+@pytest.fixture(scope="module")
+def flushed(
+    until: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shaken]:
+    """Give what a FLUSHALL left."""
+    with shaken(tmp_path_factory.mktemp("flushed"), until, restart=False) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def restarted(
+    until: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shaken]:
+    """Give what the death of a Redis without a disk left."""
+    with shaken(tmp_path_factory.mktemp("restarted"), until, restart=True) as found:
+        yield found
+
+
 @pytest.fixture(scope="module", autouse=True)
+def _early(flushed: Shaken, restarted: Shaken, silenced: Silenced) -> None:
+    """Do these faults before the first test."""
+
+
+@pytest.fixture(scope="module")
 def silenced(stage: Stage) -> Silenced:
     """Do now what shows only after a lease has run out."""
-    jobs = [stage.submit(name, {"seconds": 3}) for name in ("killed", "last-try", "frozen")]
-    killed, last, frozen = (job["id"] for job in jobs)
-    parts = [stage.runner(job_id) for job_id in (killed, last, frozen)]
+    names = ("killed", "last-try", "frozen", "deaf")
+    jobs = [stage.submit(name, {"seconds": 3 if name != "deaf" else 12}) for name in names]
+    killed, last, frozen, deaf = (job["id"] for job in jobs)
+    parts = [stage.runner(job["id"]) for job in jobs]
     for part in parts[:2]:
         for pid in (part.pid, *part.children):
             part.kill(pid)
     for pid in (parts[2].pid, *parts[2].children):
         os.kill(pid, signal.SIGSTOP)
+    parts[3].stop()
     stage.worker(stage.folder / "last-try.yaml")
-    return Silenced(killed, last, frozen, parts[2], time.monotonic())
+    return Silenced(killed, last, frozen, parts[2], deaf, parts[3], time.monotonic())
 
 
 def succeeds(stage: Stage, service: str, inputs: dict[str, Any]) -> None:
@@ -129,6 +208,40 @@ def test_a_deaf_handler_is_ended_when_its_time_is_up(stage: Stage) -> None:
     succeeds(stage, "overruns", {"seconds": 0.1})
 
 
+# --- the message is forged ------------------------------------------------------------------------
+
+
+def test_a_forged_message_runs_nothing_and_stops_nobody(stage: Stage) -> None:
+    """Messages of jobs, tasks and forms that are none of ours are thrown away one by one."""
+    manifest = gallery("memory")
+    queue = queue_name("memory", manifest.digest)
+    client = connect(stage.redis_url, "forger")
+    producer = Producer(stage.redis_url, stage.namespace, client)
+    producer.send("forged", 1, "memory", "0" * 64)
+    sample = client.lpop(f"{stage.namespace}:{queue_name('memory', '0' * 64)}")
+    sound = json.loads(sample)  # type: ignore[arg-type]
+    sound["properties"]["delivery_info"] = {"exchange": queue, "routing_key": queue}
+    empty = base64.b64encode(b"[[], {}, {}]").decode()
+    odd = base64.b64encode(b'[[], {"job": 1, "attempt": "x"}, {}]').decode()
+    for body, headers in (
+        (sound["body"], {}),
+        (sound["body"], {"id": "abc"}),
+        (sound["body"], {"task": "os.system"}),
+        (sound["body"], {"task": "celery.backend_cleanup"}),
+        (empty, {}),
+        (empty, {"id": "abc"}),
+        (odd, {"id": "abc.x"}),
+    ):
+        forged = {**sound, "body": body, "headers": {**sound["headers"], **headers}}
+        client.lpush(f"{stage.namespace}:{queue}", json.dumps(forged))
+    succeeds(stage, "memory", {"megabytes": 1})
+    (part,) = [part for part in stage.parts if part.name == "memory"]
+    assert part.process.poll() is None
+    assert stage.messages(manifest) == 0
+    producer.close()
+    client.close()
+
+
 # --- the worker is asked to stop ------------------------------------------------------------------
 
 
@@ -159,6 +272,19 @@ def test_a_stopped_worker_hands_back_what_is_long(stage: Stage) -> None:
     assert (done["status"], done["attempt"]) == ("succeeded", 2)
     assert ("queued", "interrupted", 2) in stage.history(job["id"])
     assert stage.runner_pids(job["id"])[-1] != part.pid
+
+
+def test_a_worker_that_is_loading_stops_at_once(stage: Stage, tmp_path: Path) -> None:
+    """SIGTERM during a long load ends all processes of a worker in seconds: nothing was begun."""
+    (stage.folder / "loads.py").write_text("import threading\nthreading.Event().wait(100)\n")
+    part = stage.worker(stage.variant("slow", "loads", handler="loads:run", examples=[]))
+    url = "/v1/services/loads"
+    stage.until(lambda: stage.http.get(url).json().get("status") == "starting", 30)
+    (child,) = stage.until(lambda: part.children, 10)
+    part.stop()
+    assert part.wait(5) == 0
+    stage.until(lambda: not Path(f"/proc/{child}").exists(), 5, "the end of the child")
+    stage.until(lambda: stage.http.get(url).json()["status"] == "unavailable", 5)
 
 
 # --- the orchestrator dies ------------------------------------------------------------------------
@@ -229,6 +355,31 @@ def test_a_worker_that_comes_back_is_too_late(stage: Stage, silenced: Silenced) 
     assert stage.job(silenced.frozen) == done
     for _ in range(4):
         succeeds(stage, "frozen", {"seconds": 0.1})
+
+
+def test_a_deaf_handler_does_not_keep_its_worker(stage: Stage, silenced: Silenced) -> None:
+    """A handler that catches even the stop of its worker is ended, and its job runs elsewhere."""
+    assert silenced.deaf_part.wait(1) == 0
+    done = stage.finished(silenced.deaf, within=60)
+    assert (done["status"], done["attempt"]) == ("succeeded", 2)
+    assert ("queued", "interrupted", 2) in stage.history(silenced.deaf)
+
+
+@pytest.mark.parametrize("kind", ["flushed", "restarted"])
+def test_a_redis_that_loses_everything_loses_no_job(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    """After FLUSHALL, or a Redis that died and came back empty, what ran is finished, what waited
+    runs, each once; and the platform works on without a restart."""
+    shaken: Shaken = request.getfixturevalue(kind)
+    stage = shaken.stage
+    for job_id in shaken.jobs:
+        done = stage.finished(job_id, within=60)
+        assert (done["status"], done["attempt"]) == ("succeeded", 1)
+    stage.ready("slow")
+    succeeds(stage, "slow", {"seconds": 0.1})
+    stage.check()
+    stage.sound()
 
 
 def test_everything_has_ended_once(stage: Stage) -> None:

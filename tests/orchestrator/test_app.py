@@ -20,6 +20,8 @@ from openapi_spec_validator import validate
 from psycopg2.extensions import parse_dsn
 from stage import TERMINAL, Stage, gallery, read_sse
 
+from runner.manifest import digest_of
+
 WORKERS = ("echo", "slow", "counts_steps", "languages", "fails_in_run", "logs", "transient")
 
 AUTHORED = """\
@@ -647,6 +649,45 @@ def test_the_openapi_document_is_valid_and_cheap_to_watch(stage: Stage) -> None:
         assert f"/v1/services/{name.replace('_', '-')}/jobs" in paths
     again = stage.http.get("/openapi.json", headers={"if-none-match": answer.headers["etag"]})
     assert again.status_code == 304
+
+
+def test_a_hostile_registry_harms_nobody(stage: Stage) -> None:
+    """Who can write to Redis can make a worker that is in quarantine, and text that stays text;
+    everybody else is served as before."""
+    prefix = f"{stage.namespace}:"
+    script = "<script>alert(1)</script>"
+    evil = {**gallery("echo").document, "name": "evil", "summary": script, "handler": "os:system"}
+    wrong = {**evil, "name": "wrong", "input": {"$ref": "http://127.0.0.1:9/x"}}
+    for document in (evil, wrong):
+        name, digest = document["name"], digest_of(document)
+        record = {
+            "instance": f"{name}@1", "service": name, "version": "1.0.0", "digest": digest,
+            "state": "ready", "slots": 1, "started_at": 0, "error": script,
+        }  # fmt: skip
+        stage.redis.set(f"{prefix}manifest:{digest}", json.dumps(document), ex=60)
+        stage.redis.set(f"{prefix}instance:{name}:{name}@1", json.dumps(record), ex=60)
+        stage.redis.sadd(f"{prefix}instances", f"{prefix}instance:{name}:{name}@1")
+    for channel in ("registry", "done"):
+        for _ in range(50):
+            stage.redis.publish(f"{prefix}{channel}", b"\xff\x00" * 1000)
+    stage.ready("evil", within=10)
+    listed = stage.http.get("/v1/services")
+    assert listed.headers["content-type"] == "application/json"
+    assert listed.headers["x-content-type-options"] == "nosniff"
+    (stranger,) = [w for w in listed.json()["quarantined"] if w["service"] == "wrong"]
+    assert stranger["state"] == "quarantined"
+    assert "$ref" in stranger["error"]
+    problem(stage.http.post("/v1/services/wrong/jobs", json={}), 404, "service_unknown")
+    validate(stage.http.get("/openapi.json").json())
+    docs = stage.http.get("/docs")
+    assert script not in docs.text
+    assert "default-src 'self'" in docs.headers["content-security-policy"]
+    waits = stage.submit("evil", {"text": "rm"})
+    assert stage.run("echo", {"text": "a"})["output"] == {"text": "a"}
+    assert stage.http.post(waits["links"]["cancel"]).json()["status"] == "canceled"
+    for name in ("evil", "wrong"):
+        stage.redis.delete(f"{prefix}instance:{name}:{name}@1")
+    stage.redis.delete(f"{prefix}q:evil:{digest_of(evil)[:16]}")
 
 
 # --- about itself --------------------------------------------------------------------------------

@@ -14,12 +14,13 @@ import pytest
 import redis
 import redis.asyncio
 
-from runner import errors, events, wire
+from runner import errors, events, payload, wire
 from runner.broker import Producer, queue_name
 from runner.manifest import Manifest, from_document
 from runner.orchestrator.catalog import Catalog
-from runner.orchestrator.dispatch import REPAIR, Dispatcher
+from runner.orchestrator.dispatch import Dispatcher
 from runner.orchestrator.jobs import Job
+from runner.orchestrator.repair import REPAIR, Repair
 from runner.orchestrator.store import Store
 from runner.registry import Announcer, Instance, Registry
 from runner.wire import GROUP, LEASE, OrchestratorWire, WorkerWire
@@ -131,6 +132,7 @@ class Deployment:
             self.store, self.wire, self.producer, self.catalog,
             on_finished=self.finished.append, clock=self.now,
         )  # fmt: skip
+        self.mender = Repair(self.dispatcher)
 
     def now(self) -> float:
         """Return the time; a test may have put it forward."""
@@ -185,7 +187,7 @@ class Deployment:
         """Let so much time go by, as far as the clock says, and look for what got lost."""
         for _ in range(looks):
             self.ahead += REPAIR + 0.1
-            await self.dispatcher.repair()
+            await self.mender.look()
 
     async def until(self, check: Callable[[], Any], within: float = 10.0) -> Any:
         """Wait for something to become true, and return it."""
@@ -202,7 +204,7 @@ class Deployment:
         """Return a job once it has this status."""
 
         async def look() -> Job | None:
-            job = await self.dispatcher.job(job_id)
+            job = await self.dispatcher.following.job(job_id)
             return job if job.status == status else None
 
         job: Job = await self.until(look)
@@ -295,7 +297,7 @@ async def test_a_full_queue_refuses(deployment: Deployment) -> None:
 
 
 async def _delayed(deployment: Deployment, job_id: str) -> bool:
-    job = await deployment.dispatcher.job(job_id)
+    job = await deployment.dispatcher.following.job(job_id)
     return job.status == "queued" and job.attempt == 2
 
 
@@ -322,7 +324,10 @@ async def test_two_orchestrators_send_a_job_once(
     messages = await deployment.message(hand, 40)
     assert sorted(job for job, _ in messages) == sorted(job.id for job in jobs)
     # Whichever takes a result in, those who wait at the other one are woken.
-    waits = [asyncio.create_task(d.dispatcher.wait(jobs[0].id, 10)) for d in (deployment, other)]
+    waits = [
+        asyncio.create_task(d.dispatcher.following.wait(jobs[0].id, 10))
+        for d in (deployment, other)
+    ]
     for message in messages:
         hand.succeed(hand.start(message))
     assert {job.status for job in await asyncio.gather(*waits)} == {"succeeded"}
@@ -397,12 +402,14 @@ async def test_a_silent_worker_loses_its_job(deployment: Deployment) -> None:
     await deployment.status(job.id, "running")
     deployment.ahead += LEASE
     await deployment.repair(looks=2)
-    assert (await deployment.dispatcher.job(job.id)).status == "running"  # it has its lease
+    assert (
+        await deployment.dispatcher.following.job(job.id)
+    ).status == "running"  # it has its lease
     deployment.redis.delete(deployment.wire.keys.lease(job.id))
     await deployment.repair(looks=1)
-    assert (await deployment.dispatcher.job(job.id)).status == "running"
+    assert (await deployment.dispatcher.following.job(job.id)).status == "running"
     await deployment.repair(looks=1)
-    assert (await deployment.dispatcher.job(job.id)).attempt == 2
+    assert (await deployment.dispatcher.following.job(job.id)).attempt == 2
     deployment.ahead += 60
     deployment.dispatcher.poke()
     await deployment.message(hand)
@@ -466,12 +473,12 @@ async def test_a_result_counts_once(deployment: Deployment) -> None:
         job=job.id, service="hand", attempt=1, seq=9, at=time.time(),
         error=errors.WorkerLost().to_problem(),
     )  # fmt: skip
-    for event, output in ((told, wire.pack({"third": True})), (late, b"")):
+    for event, output in ((told, payload.pack({"third": True})), (late, b"")):
         body = orjson.dumps(event.to_json())
         deployment.redis.xadd(results, {"event": body, "output": output})
     await deployment.until(lambda: deployment.redis.xlen(results) == 0)
     packed = await deployment.store.payload(job.id, "output")
-    assert wire.unpack(packed or b"") == {"first": True}
+    assert payload.unpack(packed or b"") == {"first": True}
     assert [state for state, _, _ in await deployment.history(job.id)] == [
         "queued", "running", "succeeded",
     ]  # fmt: skip
@@ -544,7 +551,7 @@ async def test_cancel_between_two_attempts(deployment: Deployment) -> None:
     deployment.dispatcher.poke()
     await deployment.repair()
     assert [hand.claim(message).verdict for message in hand.messages()] in ([], ["canceled"])
-    assert (await deployment.dispatcher.job(job.id)).status == "canceled"
+    assert (await deployment.dispatcher.following.job(job.id)).status == "canceled"
 
 
 async def test_a_canceled_job_is_not_tried_again(deployment: Deployment) -> None:
@@ -616,8 +623,10 @@ async def test_those_who_wait_are_woken_at_once(deployment: Deployment) -> None:
     manifest = a_manifest()
     hand = await deployment.hand(manifest)
     job = await deployment.submit(manifest)
-    waits = [asyncio.create_task(deployment.dispatcher.wait(job.id, 20)) for _ in range(20)]
-    gone = asyncio.create_task(deployment.dispatcher.wait(job.id, 20))
+    waits = [
+        asyncio.create_task(deployment.dispatcher.following.wait(job.id, 20)) for _ in range(20)
+    ]
+    gone = asyncio.create_task(deployment.dispatcher.following.wait(job.id, 20))
     await deployment.message(hand)
     message = hand.start()
     gone.cancel()
@@ -625,10 +634,10 @@ async def test_those_who_wait_are_woken_at_once(deployment: Deployment) -> None:
     began = time.monotonic()
     assert {one.status for one in await asyncio.gather(*waits)} == {"succeeded"}
     assert time.monotonic() - began < 2
-    assert deployment.dispatcher._waiters == {}
+    assert deployment.dispatcher.following.waiters == {}
     with pytest.raises(errors.JobUnknown):
-        await deployment.dispatcher.wait("nobody", 1)
-    assert deployment.dispatcher._waiters == {}
+        await deployment.dispatcher.following.wait("nobody", 1)
+    assert deployment.dispatcher.following.waiters == {}
 
 
 # --- manifests that come and go ------------------------------------------------------------------
@@ -698,7 +707,7 @@ async def test_a_job_that_waits_too_long_expires(deployment: Deployment) -> None
     waiting = await deployment.submit(manifest)
     deployment.ahead += 61
     hand._wire.renew(*first, hand.name)
-    await deployment.dispatcher.repair()
+    await deployment.mender.look()
     for job in (sent, waiting):
         done = await deployment.status(job.id, "failed")
         assert done.reason == "expired"
@@ -717,6 +726,6 @@ async def test_a_job_that_starts_at_the_last_moment_runs(deployment: Deployment)
     message = hand.take()
     assert hand.claim(message).verdict == "go"
     deployment.ahead += 61
-    await deployment.dispatcher.repair()
+    await deployment.mender.look()
     hand.succeed(message)
     assert (await deployment.status(job.id, "succeeded")).attempt == 1

@@ -1,0 +1,121 @@
+"""Those who follow jobs: wait for their end, hear their story, see where they stand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import redis
+
+from runner.errors import Canceled, JobUnknown
+from runner.orchestrator.catalog import Catalog
+from runner.orchestrator.jobs import Job
+from runner.orchestrator.resource import job_resource
+from runner.orchestrator.store import Store
+from runner.wire import OrchestratorWire
+
+POLL = 1.0
+"""Seconds between two looks at the store when nothing has been heard."""
+
+
+class Following:
+    """Answers for jobs as they are, and wakes those who wait for one."""
+
+    def __init__(
+        self, store: Store, wire: OrchestratorWire, catalog: Catalog, clock: Callable[[], float]
+    ) -> None:
+        self._store, self._wire, self._catalog, self._clock = store, wire, catalog, clock
+        self.waiters: dict[str, set[asyncio.Event]] = {}
+        self._seconds: dict[str, float] = {}
+
+    async def job(self, job_id: str) -> Job:
+        """Return a job; raises `JobUnknown`."""
+        job = await self._store.get(job_id)
+        if job is None:
+            raise JobUnknown(f"There is no job `{job_id[:60]}`.")
+        return job
+
+    async def wait(self, job_id: str, seconds: float) -> Job:
+        """Return the job once it has finished, or as it stands after `seconds`."""
+        event = asyncio.Event()
+        self.waiters.setdefault(job_id, set()).add(event)
+        deadline = time.monotonic() + seconds
+        try:
+            while True:
+                event.clear()
+                job = await self.job(job_id)
+                left = deadline - time.monotonic()
+                if job.finished or left <= 0:
+                    return job
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(event.wait(), min(left, POLL))
+        finally:
+            self.waiters[job_id].discard(event)
+            if not self.waiters[job_id]:
+                del self.waiters[job_id]
+
+    async def resource(self, job: Job) -> dict[str, Any]:
+        """Return a job as its callers see it, with its live progress or its place in the queue."""
+        if job.status == "running":
+            progress = None
+            with contextlib.suppress(redis.RedisError):
+                progress = await self._wire.progress(job.id)
+            return job_resource(job, progress=progress)
+        if job.status == "queued":
+            position = await self._store.position(job)
+            slots = max(1, self._catalog.slots(job.manifest_digest))
+            mean = self._seconds.get(job.service)
+            eta = None if mean is None else (position / slots + 1) * mean
+            return job_resource(job, position=position, eta_seconds=eta)
+        return job_resource(job)
+
+    async def follow(self, job: Job, after: str) -> AsyncIterator[tuple[str | None, str, Any]]:
+        """Yield (id, event, data) of a job's story until its `completed`; replays from `after`."""
+        yield None, "status", await self.resource(job)
+        last = after
+        while True:
+            try:
+                async for entry in self._wire.follow(job.id, last, block=POLL):
+                    if entry is None:
+                        break
+                    last, event = entry
+                    yield last, event["event"], event
+                    if event["event"] == "completed":
+                        return
+            except redis.RedisError:
+                await asyncio.sleep(POLL)
+            current = await self._store.get(job.id) or _erased(job, self._clock())
+            if current.finished:
+                yield None, "completed", {"data": job_resource(current)}
+                return
+
+    def wake(self, job_id: str) -> None:
+        """Wake whoever waits for this job."""
+        for event in self.waiters.get(job_id, ()):
+            event.set()
+
+    def learn_speed(self, job: Job) -> None:
+        """Take in how long a job ran, for the estimates of those that wait."""
+        if job.status == "succeeded" and job.started_at and job.finished_at:
+            seconds = job.finished_at - job.started_at
+            known = self._seconds.get(job.service, seconds)
+            self._seconds[job.service] = 0.8 * known + 0.2 * seconds
+
+    def mean_seconds(self, service: str) -> float | None:
+        """Return how long jobs of a service ran lately, if any did."""
+        return self._seconds.get(service)
+
+
+def _erased(job: Job, now: float) -> Job:
+    """Return a job that is no longer there as its followers see its end."""
+    if job.finished:
+        return job
+    gone = Canceled("The job was erased.")
+    return replace(
+        job, status="canceled", reason=gone.code, error=gone.to_problem(), finished_at=now,
+        updated_at=now,
+    )  # fmt: skip

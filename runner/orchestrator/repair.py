@@ -1,0 +1,113 @@
+"""Find what got lost on the way, and move it again or end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from runner.errors import Expired, JobFinished, JobUnknown, WorkerLost
+from runner.orchestrator.dispatch import Dispatcher
+from runner.orchestrator.jobs import Job
+from runner.wire import LEASE
+
+log = logging.getLogger(__name__)
+
+REPAIR = 5.0
+"""Seconds between two looks for what got lost."""
+
+ABANDONED = 10.0
+"""Seconds after which results that another orchestrator read are taken over."""
+
+
+class Repair:
+    """Looks after the jobs of a dispatcher that no event would move any more."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._missing: set[tuple[str, int]] = set()
+        self._silent: set[tuple[str, int]] = set()
+
+    async def run(self) -> None:
+        """Look every few seconds, until cancelled."""
+        await self._dispatcher.forever(self.look, REPAIR)
+
+    async def look(self) -> None:
+        """Look once for jobs that no one would move any more.
+
+        A message or a worker is taken for lost when two looks in a row have missed it.
+        """
+        now = self._dispatcher.clock()
+        while abandoned := await self._dispatcher.wire.abandoned(
+            self._dispatcher.consumer, idle=ABANDONED
+        ):
+            await self._dispatcher.take(abandoned)
+        await self._expire(now)
+        await self._find_missing(now)
+        await self._find_silent(now)
+
+    async def _expire(self, now: float) -> None:
+        overdue = await self._dispatcher.store.overdue(now)
+        leases = await self._dispatcher.wire.leased([job.id for job in overdue])
+        for job, leased in zip(overdue, leases, strict=True):
+            if leased:  # it has just started
+                continue
+            waited = now - job.available_at
+            detail = (
+                f"The job waited {waited:.0f} s for a free worker; `limits.queue_timeout` of the "
+                f"manifest allows {(job.queue_deadline_at or now) - job.available_at:.0f} s."
+            )
+            await self._dispatcher.end(job, Expired(detail, clock="queue_timeout"))
+
+    async def _find_missing(self, now: float) -> None:
+        """Send again what Redis no longer holds: its message is neither queued nor at a worker.
+
+        So is what lies in the queue of a manifest that another one is served instead of.
+        """
+        sent = await self._dispatcher.store.dispatched(now - REPAIR)
+        held: set[tuple[str, int]] = set()
+        for service, digest in {(job.service, job.manifest_digest) for job in sent}:
+            if self._dispatcher.instead(service, digest) is None:
+                held |= await asyncio.to_thread(self._dispatcher.producer.pending, service, digest)
+        leases = await self._dispatcher.wire.leased([job.id for job in sent])
+        missing: set[tuple[str, int]] = set()
+        for job, leased in zip(sent, leases, strict=True):
+            if job.cancel_requested_at is not None:
+                with contextlib.suppress(JobFinished, JobUnknown):
+                    await self._dispatcher.cancel(job.id, job.cancel_actor or "")
+            elif not leased and (job.id, job.attempt) not in held:
+                missing.add((job.id, job.attempt))
+        again = missing & self._missing
+        self._missing = missing - again
+        if again:
+            log.warning("%d messages were lost or stranded; sending them again", len(again))
+            await self._withdraw([job for job in sent if (job.id, job.attempt) in again])
+            await self._dispatcher.release(sorted(again))
+
+    async def _withdraw(self, jobs: list[Job]) -> None:
+        """Take the messages of these jobs out of their queues, where they still are."""
+        queues: dict[tuple[str, str], set[tuple[str, int]]] = {}
+        for job in jobs:
+            queue = queues.setdefault((job.service, job.manifest_digest), set())
+            queue.add((job.id, job.attempt))
+        for (service, digest), ids in queues.items():
+            await asyncio.to_thread(self._dispatcher.producer.withdraw, service, digest, ids)
+
+    async def _find_silent(self, now: float) -> None:
+        """End the attempts of workers that keep no lease any more: they are dead or cut off."""
+        running = await self._dispatcher.store.running()
+        leases = await self._dispatcher.wire.leased([job.id for job in running])
+        silent: set[tuple[str, int]] = set()
+        for job, leased in zip(running, leases, strict=True):
+            if leased:
+                if job.cancel_requested_at is not None:
+                    await self._dispatcher.wire.cancel(job.id, job.cancel_actor or "")
+            elif now - (job.started_at or now) > LEASE:
+                silent.add((job.id, job.attempt))
+        for job in running:
+            if (job.id, job.attempt) in silent & self._silent:
+                log.warning("job %s: worker %s fell silent", job.id, job.worker)
+                await self._dispatcher.end(job, WorkerLost(
+                    f"The worker {job.worker} died or was cut off while it ran attempt "
+                    f"{job.attempt} of {job.attempts}."))  # fmt: skip
+        self._silent = silent
