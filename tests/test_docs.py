@@ -91,6 +91,12 @@ def test_every_error_code_is_documented() -> None:
     assert [code for code in set(all_codes()) - offline if f"`{code}`" not in text] == []
 
 
+def test_every_room_is_in_the_drawing() -> None:
+    """docs/architecture.md names every room of the package."""
+    rooms = [path.stem for path in (ROOT / "runner").rglob("*.py") if "__" not in path.stem]
+    assert [room for room in rooms if f"`{room}`" not in page("docs/architecture.md")] == []
+
+
 def test_the_answer_shown_is_the_real_one() -> None:
     """The README's request gets the output that the README shows."""
     shown = json.loads(blocks(page("README.md"), "json")[0])
