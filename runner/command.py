@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -90,7 +91,9 @@ def stop_at_eof() -> None:
     """Stop this process when its input ends: whoever held the other end is gone, even killed."""
 
     def wait() -> None:
-        os.read(0, 1)
+        with contextlib.suppress(OSError):  # an input that was closed has ended too
+            while os.read(0, 4096):
+                pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="until-eof", daemon=True).start()

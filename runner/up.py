@@ -213,7 +213,7 @@ def _broker(
 ) -> Iterator[tuple[str, subprocess.Popen[bytes] | None]]:
     """Yield the Redis to use: the one that was asked for, or one of our own."""
     if settings.origin("SERVICES_BROKER") != "built-in":
-        if trouble := embedded.obstacle(settings.broker_url, within=5):
+        if trouble := embedded.obstacle(settings.broker_url, within=2):
             raise Unavailable(
                 f"No Redis can be used at {masked(settings.broker_url)} (SERVICES_BROKER, from "
                 f"{settings.origin('SERVICES_BROKER')}): {trouble}"

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 from stage import GALLERY, Stage
@@ -397,6 +399,27 @@ def test_words_of_a_handler_do_not_rule_the_terminal(folder: Path) -> None:
     assert said.count(r"\x1b[2J\x1b]0;pwned\x07[/red]") >= 2
 
 
+# --- serving -------------------------------------------------------------------------------------
+
+
+def test_a_process_can_end_with_whoever_started_it() -> None:
+    """--until-eof stops it when its input ends, and not when something is typed."""
+    command = [sys.executable, "-m", "runner", "--port", "0", "--until-eof"]
+    with subprocess.Popen(
+        [*command, "--manifest", GALLERY / "echo.yaml"],
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stderr is not None
+        url = re.findall(r"listening on (\S+)", process.stderr.readline())[0]
+        process.stdin.write("typed\n")
+        process.stdin.flush()
+        ask = {"text": "abc", "reverse": True}
+        assert httpx.post(f"{url}/run", json=ask, trust_env=False).json() == {"text": "cba"}
+        process.stdin.close()
+        assert process.wait(20) == 0
+
+
 # --- config --------------------------------------------------------------------------------------
 
 
@@ -513,6 +536,27 @@ def test_a_job_that_nobody_knows_is_wrong_usage(url: str) -> None:
     assert "There is no job" in fails(2, "jobs", "nothing", "--cancel", "--url", url)
     assert "status must be one of" in fails(2, "jobs", "--status", "gone", "--url", url)
     assert "--cancel needs a JOB_ID" in fails(2, "jobs", "--cancel", "--url", url)
+
+
+def test_a_person_watches_the_progress(url: str) -> None:
+    """On a terminal the step is shown by its title on standard error, and wiped away at the end."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "runner", "call", "slow", '{"seconds": 1}', "--url", url]
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, stderr=theirs, text=True
+    ) as caller:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal says that nobody is left
+            while piece := os.read(ours, 65536):
+                shown += piece
+        os.close(ours)
+        assert caller.stdout is not None
+        assert json.loads(caller.stdout.read()) == {"done": 51}
+    assert b"Wait in many short ticks" in shown
+    assert re.search(rb"[1-9]\d %", shown)
+    assert shown.endswith(b"\x1b[2K")
 
 
 def test_ctrl_c_cancels_the_job_of_a_call(stage: Stage, url: str) -> None:

@@ -82,9 +82,12 @@ def test_what_is_known_of_a_service_can_be_asked(client: Client) -> None:
 def test_a_job_can_be_canceled(client: Client) -> None:
     """A running job ends as canceled, soon."""
     job = client.post("/v1/services/slow/jobs", {"seconds": 60})
-    for name, data in client.events(job["id"]):
-        if name == "start":
+    story: Told = []
+    for event in client.events(job["id"]):
+        story.append(event)
+        if event[0] == "start":
             assert client.cancel(job["id"])["cancel_requested_at"]
+    name, data = story[-1]
     assert (name, data["status"]) == ("completed", "canceled")
 
 

@@ -15,7 +15,7 @@ from runner import embedded
 from runner.errors import Unavailable
 
 STARTER = """
-import sys, time
+import sys
 from pathlib import Path
 from runner import embedded
 with embedded.running_redis(Path(sys.argv[1])) as (url, process):

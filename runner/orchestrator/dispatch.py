@@ -121,9 +121,9 @@ class Dispatcher:
         if job.finished:
             raise JobFinished(f"The job has already {job.status}.", job_status=job.status)
         revoked = False
-        if job.dispatched_at is not None:
-            with contextlib.suppress(redis.RedisError):  # the repair asks again
-                revoked = await self.wire.cancel(job_id, actor) == "revoked"
+        # Also where it was not sent yet: it may be on its way by now, and the mark waits for it.
+        with contextlib.suppress(redis.RedisError):  # the repair asks again
+            revoked = await self.wire.cancel(job_id, actor) == "revoked"
         now = self.clock()
         stands = await self.store.cancel(job_id, actor, revoked, now)
         job = stands or await self.following.job(job_id)

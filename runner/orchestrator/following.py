@@ -34,7 +34,8 @@ class Following:
 
     async def job(self, job_id: str) -> Job:
         """Return a job; raises `JobUnknown`."""
-        job = await self._store.get(job_id)
+        # No database looks up a NUL, and nothing else of that kind is in an id of ours.
+        job = await self._store.get(job_id) if job_id.isprintable() else None
         if job is None:
             raise JobUnknown(f"There is no job `{job_id[:60]}`.")
         return job

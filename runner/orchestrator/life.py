@@ -86,8 +86,7 @@ class Orchestrator:
                 tasks.create_task(self._measure()),
             ]
             yield
-            for task in running:
-                task.cancel()
+            await _end(running)
         await self.redis.aclose()
         await asyncio.to_thread(producer.close)
         blocking.close()
@@ -203,6 +202,15 @@ class Orchestrator:
         conflicts = float(self.catalog.conflicts)
         samples.append(("nlp_registry_conflicts", "Workers in quarantine.", {}, conflicts))
         return samples
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended; on Python 3.11 `wait_for` may lose one cancellation."""
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=1.0)
 
 
 async def _patiently(open_: Callable[[], Any], patience: float) -> None:

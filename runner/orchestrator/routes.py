@@ -39,8 +39,9 @@ async def submit_job(it: Orchestrator, request: Request) -> Response:
     manifest = it.catalog.serving(request.path_params["name"])
     preferred = _preferred_wait(request, it.home.max_wait)
     value = await http.read_json(request, manifest.limits.max_body)
-    size = int(request.headers.get("content-length", 0))
-    if size > LARGE_INPUT:
+    declared = request.headers.get("content-length")
+    size = int(declared or 0)
+    if declared is None or size > LARGE_INPUT:
         inputs = await asyncio.to_thread(manifest.accept, value)
     else:
         inputs = manifest.accept(value)

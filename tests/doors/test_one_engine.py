@@ -63,6 +63,8 @@ CASES = [
     Case("rejects", {"text": "level"}, output={"text": "level"}),
     Case("transient", {"succeed_on": 1}, output={"done": 1}),
     Case("huge_output", {"bytes": 3_000_000}, output={"text": "x" * 3_000_000}),
+    Case("ignores_cancel", {"seconds": 0}, output={"done": 0}),
+    Case("swallows", {"seconds": 0}, output={"done": 0}),
     fails("rejects", "input_rejected", text="abc"),
     fails("transient", "transient", succeed_on=9),
     fails("fails_in_run", "handler_error"),

@@ -26,7 +26,7 @@ from runner.orchestrator.queries import Backlog
 from runner.orchestrator.rows import COLUMNS
 from runner.orchestrator.session import Session
 from runner.orchestrator.store import Store
-from runner.wire import pack, unpack
+from runner.payload import pack, unpack
 
 NOW = 1_000_000.0
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,70 @@
+"""What `runner.logs` promises: one line an event, for people or machines, that obeys nobody."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from runner.logs import printable
+
+SPEAKER = r"""
+import logging, sys
+from runner import logs
+logs.configure(sys.argv[1], sys.argv[2])
+log = logging.getLogger("runner.test")
+log.debug("debugging")
+log.info("done in %.1f s", 1.5)
+log.warning("caf\u00e9 \x1b[2J\r\u202e [red]")
+logging.getLogger("celery").info("chatter")
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("it failed")
+"""
+
+
+def said(level: str, form: str) -> list[str]:
+    """Return the lines that a process logs which is configured like this."""
+    command = [sys.executable, "-c", SPEAKER, level, form]
+    ran = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
+    assert ran.stdout == ""
+    return ran.stderr.splitlines()
+
+
+def test_lines_for_people() -> None:
+    """Time and words, the level only when it matters; a failure with its trace."""
+    first, second, third, *trace = said("info", "console")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d done in 1\.5 s", first)
+    assert second.endswith(r" warning: café \x1b[2J\r\u202e [red]")
+    assert third.endswith(" error: it failed")
+    assert trace[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_lines_for_machines() -> None:
+    """Each line is one JSON object, whatever the message holds."""
+    lines = [json.loads(line) for line in said("info", "json")]
+    assert [line["level"] for line in lines] == ["info", "warning", "error"]
+    assert lines[0]["message"] == "done in 1.5 s"
+    assert lines[1]["message"] == "café \x1b[2J\r\u202e [red]"
+    assert lines[1]["logger"] == "runner.test"
+    assert "ZeroDivisionError" in lines[2]["trace"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", lines[0]["time"])
+
+
+@pytest.mark.parametrize(("level", "lines"), [("debug", 4), ("info", 3), ("error", 1)])
+def test_what_is_logged_is_chosen(level: str, lines: int) -> None:
+    """The level holds for us; the libraries below us speak up from warnings on."""
+    said_lines = said(level, "json")
+    assert len(said_lines) == lines
+    assert not any("chatter" in line for line in said_lines)
+
+
+def test_only_what_rules_a_terminal_is_written_out() -> None:
+    """Letters of every script, line feeds and tabs stay as they are."""
+    text = "naïve\tœuvre\n日本語 🎈 \\x1b"
+    assert printable(text) == text
+    assert printable("\x00\x07\x1b\x7f\x9b\u2028\u202e") == (r"\x00\x07\x1b\x7f\x9b\u2028\u202e")
