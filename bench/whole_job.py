@@ -51,7 +51,7 @@ class Side(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and stop what was started."""
     parser = argparse.ArgumentParser(prog="python -m bench.whole_job", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every measurement there")

@@ -247,13 +247,32 @@ SERVICE: JSON = {
         "manifest_digest": {"type": "string"},
         "summary": {"type": "string"},
         "languages": {"type": "array", "items": {"type": "string"}},
-        "status": {"type": "string"},
+        "status": {"enum": ["available", "starting", "draining", "unhealthy", "unavailable"]},
         "reason": nullable("string", "Why it is unavailable."),
         "slots": {"type": "integer", "description": "Jobs it can work on at a time."},
         "seen_at": moment("When a worker of it was last seen."),
-        "workers": {"type": "array", "items": {"type": "object"}},
+        "workers": {"type": "array", "items": ref("Worker")},
         "manifest": {"type": "object"},
         "links": {"type": "object"},
+    },
+}
+
+WORKER: JSON = {
+    "description": "A living process that serves one manifest.",
+    "type": "object",
+    "required": ["instance", "service", "state", "version", "manifest_digest", "slots"],
+    "properties": {
+        "instance": {"type": "string"},
+        "service": {"type": "string"},
+        "state": {"enum": ["starting", "ready", "draining", "unhealthy", "quarantined"]},
+        "version": {"type": "string"},
+        "manifest_digest": {"type": "string"},
+        "slots": {"type": "integer", "description": "Jobs it works on at a time."},
+        "busy": {"type": "integer", "description": "Jobs it works on now."},
+        "host": {"type": "string"},
+        "started_at": moment("When it started."),
+        "load_seconds": nullable("number", "How long loading its handler took."),
+        "error": nullable("string", "Why it is not used."),
     },
 }
 

@@ -20,6 +20,7 @@ from runner.components import (
     RUN,
     SERVICE,
     STREAM,
+    WORKER,
     answer,
     get,
     header,
@@ -61,6 +62,7 @@ def of_platform(services: Services, version: str) -> JSON:
     A service that nobody serves now keeps its path, marked, because its callers know it.
     """
     schemas = {"Problem": PROBLEM, "Progress": PROGRESS, "Job": JOB, "Service": SERVICE}
+    schemas["Worker"] = WORKER
     paths = {}
     for manifest, available in services:
         paths[f"/v1/services/{manifest.name}/jobs"] = {"post": _create_job(manifest, available)}

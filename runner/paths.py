@@ -26,7 +26,10 @@ from runner.components import (
 
 def service_paths() -> JSON:
     """Return the orchestrator's paths about services."""
-    services = {"services": {"type": "array", "items": ref("Service")}}
+    services = {
+        "services": {"type": "array", "items": ref("Service")},
+        "quarantined": {"type": "array", "items": ref("Worker")},
+    }
     return {
         "/v1/services": get(
             "listServices",
