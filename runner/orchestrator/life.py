@@ -15,7 +15,7 @@ import redis
 
 from runner import openapi, wire
 from runner.broker import Producer
-from runner.errors import ManifestInvalid, StoreUnavailable
+from runner.errors import ManifestInvalid, RunnerError, StoreUnavailable
 from runner.http import Lifetime
 from runner.manifest import Manifest, from_document
 from runner.metrics import Metrics
@@ -77,16 +77,13 @@ class Orchestrator:
         )
         await self._remember_services()
         self.metrics.collect(self._samples)
-        async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(self.dispatcher.run()),
-                tasks.create_task(Repair(self.dispatcher).run()),
-                tasks.create_task(self._keep_catalog()),
-                tasks.create_task(self._listen()),
-                tasks.create_task(self._measure()),
-            ]
-            yield
-            await _end(running)
+        work = (self.dispatcher.run(), Repair(self.dispatcher).run(), self._keep_catalog(),
+                self._listen(), self._measure())  # fmt: skip
+        running = [asyncio.create_task(task) for task in work]
+        for task in running:
+            task.add_done_callback(self._ended)
+        yield
+        await _end(running)
         await self.redis.aclose()
         await asyncio.to_thread(producer.close)
         blocking.close()
@@ -98,6 +95,12 @@ class Orchestrator:
             services = [(entry.manifest, entry.available) for entry in self.catalog.entries()]
             self._openapi = (self.catalog.version, openapi.of_platform(services, self.version))
         return self._openapi[1]
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Stop the server when work that should go on for ever has ended: half alive is worse."""
+        if not task.cancelled() and not task.cancelling():
+            log.error("a part of the orchestrator ended", exc_info=task.exception())
+            self.lifetime.fail(RunnerError("A part of the orchestrator ended; see the log."))
 
     def _count(self, job: Job) -> None:
         self.metrics.finished(
