@@ -62,10 +62,14 @@ def redis_command(folder: Path, port: int, *, durable: bool = True) -> list[str]
     ]  # fmt: skip
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on now."""
+def free_port(preferred: int = 0) -> int:
+    """Return a port of the loopback interface that nobody listens on now: `preferred`, if it is."""
     with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            return free_port()
         return int(probe.getsockname()[1])
 
 

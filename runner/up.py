@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.text import Text
@@ -60,6 +61,7 @@ def up(
             names = [manifest.name for manifest in manifests]
             console.print(f"Starting {', '.join(names)}; jobs are kept in {masked(database)}")
             watcher = _Watcher(console, stop, manifests, url, redis_process, then)
+            watcher.joining = _joining(settings, broker_url)
             board = Board(console, ["orchestrator", *names])
             parts = [Part("orchestrator", ["orchestrator"], common, board)]
             for manifest in manifests:
@@ -74,6 +76,15 @@ def up(
         return watcher.status or 0
     console.print(f"error: {ended.name} stopped (exit status {ended.status})", style="red")
     return ended.status if 0 <= ended.status < 128 else 1
+
+
+def _joining(settings: Settings, broker_url: str) -> str:
+    """Return the command that lets another worker join this platform."""
+    command = "nlp-runner --manifest FILE --mode worker"
+    redis = masked(broker_url.replace("//:@", "//"))
+    if redis != settings.services_broker:
+        command += f" --services-broker {redis}"
+    return command
 
 
 @contextlib.contextmanager
@@ -100,6 +111,7 @@ class _Watcher(threading.Thread):
         redis_process: subprocess.Popen[bytes] | None, then: Then | None,
     ) -> None:  # fmt: skip
         super().__init__(name="watcher", daemon=True)
+        self.joining = ""
         self._console, self._stop_all, self._then = console, stop, then
         self._loading = {manifest.name: manifest for manifest in manifests}
         self._url, self._redis = url, redis_process
@@ -120,6 +132,7 @@ class _Watcher(threading.Thread):
             f"Ready after {time.monotonic() - began:.1f} s: {self._url}/docs  (Ctrl-C stops)",
             style="bold",
         )
+        self._console.print(f"One more service: {self.joining}", soft_wrap=True)
         if self._then is not None:
             self.status = self._run_then(self._then)
             if self.status is not None:
@@ -220,6 +233,8 @@ def _broker(
             )
         yield settings.broker_url, None
         return
-    with embedded.running_redis(folder / "redis") as (url, process):
+    # On Redis's own port a worker started by hand finds it without being told.
+    port = embedded.free_port(urlsplit(settings.services_broker).port or 0)
+    with embedded.running_redis(folder / "redis", port) as (url, process):
         # The empty password says that a BROKER_PASS in .env is that of another Redis.
         yield url.replace("//", "//:@", 1), process
