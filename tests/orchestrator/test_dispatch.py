@@ -449,7 +449,7 @@ async def test_results_that_a_dead_orchestrator_read_are_taken_over(
     deployment.resume()
     await deployment.repair()
     assert (await deployment.status(job.id, "succeeded")).attempt == 1
-    assert deployment.redis.xlen(results) == 0
+    await deployment.until(lambda: deployment.redis.xlen(results) == 0)
 
 
 # --- results -------------------------------------------------------------------------------------
