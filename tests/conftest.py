@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -18,6 +19,17 @@ import psycopg2
 import pytest
 
 from runner import embedded
+
+# --- signals -------------------------------------------------------------------------------------
+
+
+def pytest_sessionstart() -> None:
+    """Hear Ctrl-C also where a shell started us in the background and had us ignore it.
+
+    Every process that a test starts inherits it, and some are interrupted on purpose.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 # --- waiting -------------------------------------------------------------------------------------
 
