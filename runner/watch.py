@@ -74,7 +74,7 @@ class Round:
         self._watch = watch
         self._job, self._service, self._attempt = job_id, service, attempt
         self.stop, self._limit = stop, limit
-        self._began = self._renewed = time.monotonic()
+        self._began = time.monotonic()
         self._asked: float | None = None
 
     def __enter__(self) -> None:

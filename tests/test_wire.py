@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -25,14 +25,6 @@ JOB = "0190-job"
 def anyio_backend() -> str:
     """Run the coroutines of this file on asyncio."""
     return "asyncio"
-
-
-@pytest.fixture
-def raw(redis_url: str) -> Iterator[redis.Redis]:
-    """Give a plain client, to look behind the wire."""
-    client = wire.connect(redis_url, "test-raw")
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -68,8 +68,8 @@ class Orchestrator:
             return
         blocking = wire.connect(home.broker_url, "orchestrator-producer", timeout=2)
         self.redis = wire.connect_async(home.broker_url, "orchestrator")
-        self.catalog = Catalog(Registry(self.redis, home.namespace))
-        self.registry_channel = Registry(self.redis, home.namespace).channel
+        registry = Registry(self.redis, home.namespace)
+        self.catalog, self.registry_channel = Catalog(registry), registry.channel
         producer = Producer(home.broker_url, home.namespace, blocking)
         self.wire = wire.OrchestratorWire(self.redis, home.namespace)
         self.dispatcher = Dispatcher(
