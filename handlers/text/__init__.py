@@ -1,0 +1,1 @@
+"""What several services need to know about texts; not a service itself."""
