@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SERVICES := ner,keyword-extraction,extractive-summarization
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench format train-ner clean
+.PHONY: help run demo test lint bench format quality train-ner clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,11 @@ format: $(VENV)/tested  ## Format the code
 bench: $(VENV)/tested  ## Measure the HTTP door and the whole job, as ratios to a floor
 	$(BIN)/python -m bench.http_door
 	$(BIN)/python -m bench.whole_job
+
+quality: $(VENV)/installed  ## Measure how well the services do: make quality DATA=folder
+	$(if $(DATA),,$(error Say where the data sets are: make quality DATA=folder))
+	$(PIP) install -e '.[quality]'
+	$(BIN)/python -m quality $(DATA)
 
 train-ner: $(VENV)/installed  ## Train the bundled NER model: make train-ner DATA=folder (15 min)
 	$(if $(DATA),,$(error Say where the data sets are: make train-ner DATA=folder))

@@ -1,0 +1,1 @@
+"""How well the bundled services do on public data: `make quality DATA=folder`."""
