@@ -205,12 +205,16 @@ JOB: JSON = {
                  "links"],
     "properties": {
         "id": {"type": "string"},
-        "service": {"type": "string"},
-        "service_version": {"type": "string"},
-        "manifest_digest": {
-            "type": "string",
-            "description": "The manifest that the input was checked against.",
+        "service": nullable("string", "Null for a composite job, whose parts have theirs."),
+        "service_version": nullable("string", "The version that the input was checked against."),
+        "manifest_digest": nullable("string", "The manifest that the input was checked against."),
+        "parts": {
+            "type": "object",
+            "additionalProperties": ref("Job"),
+            "description": "The parts of a composite job by their names.",
         },
+        "parent": {"type": "string", "description": "The composite job that it is a part of."},
+        "part": {"type": "string", "description": "Its name in that job."},
         "status": {"enum": list(STATES)},
         "reason": nullable("string", "The code of what ended a failed or canceled job."),
         "progress": {"anyOf": [ref("Progress"), {"type": "null"}]},

@@ -141,6 +141,10 @@ class JobFinished(RunnerError):
     code, status, title = "job_finished", 409, "The job has already finished"
 
 
+class PartOfJob(RunnerError):
+    code, status, title = "part_of_job", 409, "The job is a part of another one"
+
+
 class ResultGone(RunnerError):
     code, status, title = "result_gone", 410, "The result is no longer kept"
 
@@ -188,6 +192,10 @@ class WorkerLost(RunnerError):
 
 class Poisoned(RunnerError):
     code, status, title = "poisoned", 500, "The job took its worker's process down too often"
+
+
+class PartFailed(RunnerError):
+    code, status, title = "part_failed", 500, "A part of the composite job failed"
 
 
 class Expired(RunnerError):

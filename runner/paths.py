@@ -7,6 +7,7 @@ from runner.components import (
     HEALTH,
     JSON,
     LAST_EVENT_ID,
+    PREFER,
     RETRY_AFTER,
     STATES,
     STREAM,
@@ -22,6 +23,39 @@ from runner.components import (
     query,
     ref,
 )
+
+MOST_PARTS = 32
+
+PARTS: JSON = {
+    "type": "object",
+    "required": ["parts"],
+    "additionalProperties": False,
+    "properties": {
+        "parts": {
+            "description": "What is asked for, each part under a name of your choice.",
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": MOST_PARTS,
+            "propertyNames": {"pattern": "^[A-Za-z0-9_-]{1,64}$"},
+            "additionalProperties": {
+                "type": "object",
+                "required": ["input"],
+                "additionalProperties": False,
+                "properties": {
+                    "service": {
+                        "type": "string",
+                        "description": "The name of a service; default: the name of the part.",
+                    },
+                    "input": {
+                        "type": "object",
+                        "description": "An input of that service, as its own path takes it.",
+                    },
+                },
+            },
+        }
+    },
+}
+"""The schema of a request to several services at once."""
 
 
 def service_paths() -> JSON:
@@ -75,25 +109,32 @@ def job_paths() -> JSON:
         "next_cursor": nullable("string", "The `cursor` of the next page, if there is one."),
     }
     return {
-        "/v1/jobs": get(
-            "listJobs",
-            "The jobs, newest first",
-            {
-                **answer({"type": "object", "required": list(jobs), "properties": jobs}),
-                **problems(errors.BadRequest, errors.StoreUnavailable),
-            },
-            "jobs",
-            parameters=[
-                query(
-                    "limit",
-                    {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
-                    "Jobs in one page.",
-                ),
-                query("cursor", {"type": "string"}, "The `next_cursor` of the page before."),
-                query("status", {"enum": list(STATES)}, "Only jobs in this state."),
-                query("service", {"type": "string"}, "Only jobs of this service."),
-            ],
-        ),
+        "/v1/jobs": {
+            "post": _create_parts(),
+            **get(
+                "listJobs",
+                "The jobs, newest first",
+                {
+                    **answer({"type": "object", "required": list(jobs), "properties": jobs}),
+                    **problems(errors.BadRequest, errors.StoreUnavailable),
+                },
+                "jobs",
+                parameters=[
+                    query(
+                        "limit",
+                        {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+                        "Jobs in one page.",
+                    ),
+                    query("cursor", {"type": "string"}, "The `next_cursor` of the page before."),
+                    query("status", {"enum": list(STATES)}, "Only jobs in this state."),
+                    query(
+                        "service",
+                        {"type": "string"},
+                        "Only jobs of this service, among them those that are parts of others.",
+                    ),
+                ],
+            ),
+        },
         "/v1/jobs/{id}": {
             "parameters": [job_id],
             **get("getJob", "A job and where it stands", job, "jobs", parameters=[WAIT]),
@@ -103,7 +144,7 @@ def job_paths() -> JSON:
                 "summary": "Erase a job with its input and result; an unfinished one is canceled",
                 "responses": {
                     "204": {"description": "Nothing is left of the job."},
-                    **problems(errors.JobUnknown, errors.StoreUnavailable),
+                    **problems(errors.JobUnknown, errors.PartOfJob, errors.StoreUnavailable),
                 },
             },
         },
@@ -111,9 +152,13 @@ def job_paths() -> JSON:
             "parameters": [job_id],
             **get(
                 "getResult",
-                "The output of a job that succeeded",
+                "The output of a job that succeeded, or of the parts that did",
                 {
-                    **answer({"type": "object"}, "The output, as the service's schema says."),
+                    **answer(
+                        {"type": "object"},
+                        "The output, as the service's schema says; that of a composite job has "
+                        "`parts`, each with `service`, `status`, `output` and `error`.",
+                    ),
                     **problems(
                         errors.JobUnknown,
                         errors.ResultNotReady,
@@ -160,6 +205,46 @@ def job_paths() -> JSON:
         "/status/{id}": {
             "parameters": [job_id],
             **get("getStatus", "The same as /v1/jobs/{id}", job, "jobs"),
+        },
+    }
+
+
+def _create_parts() -> JSON:
+    example = {
+        "parts": {
+            "names": {"service": "ner", "input": {"documents": ["Ada lives in Paris."]}},
+            "keyword-extraction": {"input": {"documents": ["Ada lives in Paris."]}},
+        }
+    }
+    headers = {"Location": header("string", "Where the job is."), "Retry-After": RETRY_AFTER}
+    return {
+        "operationId": "createCompositeJob",
+        "tags": ["jobs"],
+        "summary": "Ask several services at once: one job, its parts side by side",
+        "description": "The parts run in parallel, each as a job of its own. The whole ends with "
+        "the last of them; it has failed if one has, and its result holds what the others gave.",
+        "parameters": [PREFER],
+        "requestBody": {
+            "required": True,
+            "content": json_content(PARTS, {"two": {"summary": "Two services", "value": example}}),
+        },
+        "responses": {
+            **answer(ref("Job"), "The job ended while its caller waited."),
+            "202": {
+                "description": "The job is kept.",
+                "headers": headers,
+                "content": json_content(ref("Job")),
+            },
+            **problems(
+                errors.MalformedJson,
+                errors.BadRequest,
+                errors.PayloadTooLarge,
+                errors.UnsupportedMediaType,
+                errors.InputInvalid,
+                errors.NoWorker,
+                errors.QueueFull,
+                errors.StoreUnavailable,
+            ),
         },
     }
 

@@ -62,6 +62,7 @@ WING_FLOOR = 7
 WING_FLOORS = {
     "__init__": (0, ""),
     "jobs": (0, ""),
+    "parameters": (1, "starlette"),
     "catalog": (0, ""),
     "session": (0, "peewee playhouse psycopg2"),
     "trouble": (0, "peewee"),
@@ -73,14 +74,16 @@ WING_FLOORS = {
     "changes": (4, "peewee"),
     "store": (5, ""),
     "following": (6, "redis"),
-    "dispatch": (7, "redis"),
-    "repair": (8, ""),
-    "dashboard": (9, "starlette"),
-    "life": (9, "redis"),
-    "linto": (9, "starlette"),
-    "webhooks": (9, "httpx"),
-    "routes": (10, "starlette redis"),
-    "app": (11, "starlette"),
+    "admission": (7, ""),
+    "composite": (8, "orjson"),
+    "dispatch": (8, "redis"),
+    "repair": (9, ""),
+    "dashboard": (10, "starlette"),
+    "life": (10, "redis"),
+    "webhooks": (10, "httpx"),
+    "routes": (11, "starlette redis"),
+    "linto": (12, "starlette redis"),
+    "app": (13, "starlette"),
 }
 # The orchestrator runs nobody's code, so it has no use for those who do.
 CLOSED_TO_WING = {"__init__", "child", "context", "desk", "engine", "handler", "watch", "web"}

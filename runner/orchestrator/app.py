@@ -28,6 +28,7 @@ def create(home: Home) -> Starlette:
 
     table = [
         on("POST", "/v1/services/{name}/jobs", routes.submit_job),
+        on("POST", "/v1/jobs", routes.submit_parts),
         on("GET", "/v1/jobs/{id}", routes.get_job),
         on("GET", "/v1/jobs/{id}/result", routes.get_result),
         on("GET", "/v1/jobs/{id}/events", routes.get_events),

@@ -107,6 +107,10 @@ class Catalog:
             raise NoWorker(entry.why_unavailable(), retry_after=5)
         return entry.manifest
 
+    def largest_body(self) -> int:
+        """Return the most bytes that any known service takes in one body."""
+        return max((e.manifest.limits.max_body for e in self._entries.values()), default=1_000_000)
+
     def slots(self, digest: str) -> int:
         """Return how many jobs of this manifest the living workers run at a time."""
         return self._slots.get(digest, 0)

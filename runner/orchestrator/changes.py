@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from runner.events import Event
-from runner.orchestrator.jobs import Backoff, CancelRequested, Job, advance
+from runner.orchestrator.jobs import Backoff, CancelRequested, Job, advance, settle
 from runner.orchestrator.rows import (
     ALL,
     COLUMNS,
@@ -51,29 +51,40 @@ CLAIM_SQLITE = CLAIM.format(lock="")
 CLAIM_POSTGRESQL = CLAIM.format(lock=" FOR UPDATE SKIP LOCKED")
 
 
-def submit(session: Session, job: Job, body: bytes) -> None:
-    """Keep a new job with its input."""
+def submit(session: Session, *jobs: tuple[Job, bytes]) -> None:
+    """Keep new jobs with their inputs; a composite one comes before its parts."""
     session.together(
-        (INSERT_JOB, row_of(job, COLUMNS)),
-        (INSERT_PAYLOAD.format(row="(?, ?, ?)"), (job.id, "input", body)),
-        (INSERT_TRANSITION.format(row="(?, ?, ?, ?, ?, ?, ?)"), _history(job, job.owner)),
+        *(
+            statement
+            for job, body in jobs
+            for statement in (
+                (INSERT_JOB, row_of(job, COLUMNS)),
+                (INSERT_PAYLOAD.format(row="(?, ?, ?)"), (job.id, "input", body)),
+                (INSERT_TRANSITION.format(row="(?, ?, ?, ?, ?, ?, ?)"), _history(job, job.owner)),
+            )
+        )
     )
 
 
 def delete(session: Session, job_id: str) -> bool:
-    """Erase a job with its payloads and history, and tell whether there was one."""
+    """Erase a job with its parts, payloads and history, and tell whether there was one."""
+    # The parts first, in which order all others lock them too.
+    session.run("DELETE FROM job WHERE parent_id = ?", job_id)
     return session.run("DELETE FROM job WHERE id = ?", job_id) > 0
 
 
-def cancel(session: Session, job_id: str, command: CancelRequested, now: float) -> Job | None:
-    """Cancel a job at once or ask for it; returns how it stands, or None where there is none."""
-    for before in _lock(session, [job_id]):
+def cancel(session: Session, job_id: str, command: CancelRequested, now: float) -> list[Job]:
+    """Cancel a job and its parts at once, or ask for it; returns those that changed."""
+    family = [row[0] for row in session.rows("SELECT id FROM job WHERE parent_id = ?", job_id)]
+    changed: dict[str, Job] = {}
+    for before in [*(_lock(session, family) if family else ()), *_lock(session, [job_id])]:
         after = advance(before, command, now, _never)
         if after is not before:
+            changed[after.id] = after
             _update(session, [after])
             _remember(session, [_history(after, command.actor)])
-        return after
-    return None
+    changed |= {whole.id: whole for whole in _settle(session, changed.values(), now)}
+    return list(changed.values())
 
 
 def repin(session: Session, job_id: str, digest: str, version: str, now: float) -> bool:
@@ -114,7 +125,7 @@ def ingest(session: Session, batch: Sequence[Change], now: float, backoff: Backo
     _update(session, changed.values())
     _remember(session, history)
     session.many(_rows_of(session, INSERT_PAYLOAD, 3), outputs)
-    return list(changed.values())
+    return [*changed.values(), *_settle(session, changed.values(), now)]
 
 
 def claim(
@@ -144,7 +155,7 @@ def release(session: Session, ids: Sequence[tuple[str, int]], now: float) -> lis
             _remember(session, [_history(after, actor)])
         released.append(after)
     _update(session, released)
-    return released
+    return [*released, *_settle(session, released, now)]
 
 
 def save_manifest(
@@ -156,6 +167,24 @@ def save_manifest(
         "ON CONFLICT (digest) DO UPDATE SET seen_at = excluded.seen_at",
         digest, name, json.dumps(document), now,
     )  # fmt: skip
+
+
+def _settle(session: Session, parts: Iterable[Job], now: float) -> list[Job]:
+    """Fold what changed in parts into their composite jobs; returns those that changed too.
+
+    The composite job is locked before its parts are read, so that of two orchestrators that end
+    the last two parts, the later one sees both.
+    """
+    parents = {part.parent_id for part in parts if part.parent_id is not None}
+    settled = []
+    for parent in _lock(session, sorted(parents)) if parents else ():
+        family = jobs_of(session.rows(f"{SELECT} WHERE parent_id = ?", parent.id))
+        after = settle(parent, family, now)
+        if after is not parent:
+            settled.append(after)
+    _update(session, settled)
+    _remember(session, [_history(job, "") for job in settled])
+    return settled
 
 
 def _lock(session: Session, ids: Iterable[str]) -> list[Job]:

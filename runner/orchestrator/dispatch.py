@@ -1,4 +1,4 @@
-"""Move jobs: submit, send to workers, take in what they say, cancel."""
+"""Move jobs: send to workers, take in what they say, cancel."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import os
 import random
 import socket
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import redis
 
@@ -21,17 +19,17 @@ from runner.errors import (
     BrokerUnavailable,
     InputInvalid,
     JobFinished,
-    QueueFull,
+    PartOfJob,
     RunnerError,
     StoreUnavailable,
 )
 from runner.manifest import Manifest
+from runner.orchestrator.admission import Admission
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.following import Following
-from runner.orchestrator.jobs import Job, new_id
+from runner.orchestrator.jobs import Job
 from runner.orchestrator.resource import job_resource
 from runner.orchestrator.store import Store
-from runner.payload import pack
 from runner.wire import OrchestratorWire, Result
 
 log = logging.getLogger(__name__)
@@ -65,49 +63,10 @@ class Dispatcher:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{random.randrange(16**6):06x}"
         self._work = asyncio.Event()
         self.following = Following(store, wire, catalog, clock)
-        self._begun, self._kept = Counter[str](), Counter[str]()
-        self._counted: dict[str, int] = {}
+        self.admission = Admission(store, catalog, self.following, clock, self.poke)
         self._immovable: dict[tuple[str, str], tuple[str, int]] = {}
 
     # --- what callers ask for --------------------------------------------------------------------
-
-    async def submit(
-        self, manifest: Manifest, inputs: dict[str, Any], *, size: int, owner: str = "",
-        priority: int = 0,
-    ) -> Job:  # fmt: skip
-        """Commit a job and return it; when this returns, the job will not be lost.
-
-        `size` is that of the request's body in bytes. Raises `QueueFull`, `StoreUnavailable`.
-        """
-        limit = manifest.limits.max_queued
-        unfinished = self._unfinished(manifest.name)
-        if unfinished >= limit:  # who came while the last count was taken may be counted twice
-            kept = self._kept[manifest.name]
-            self._counted[manifest.name] = await self.store.unfinished(manifest.name) - kept
-            unfinished = self._unfinished(manifest.name)
-        if unfinished >= limit:
-            raise QueueFull(
-                f"{manifest.name} has {unfinished} unfinished jobs; `limits.max_queued` of its "
-                f"manifest allows {limit}.",
-                retry_after=self._retry_after(manifest, unfinished),
-            )
-        now = self.clock()
-        job = Job(
-            id=new_id(), owner=owner, service=manifest.name, service_version=manifest.version,
-            major=manifest.major, manifest_digest=manifest.digest,
-            attempts=manifest.limits.attempts, priority=priority, created_at=now,
-            available_at=now, updated_at=now,
-            queue_deadline_at=now + manifest.limits.queue_timeout, input_bytes=size,
-        )  # fmt: skip
-        self._begun[manifest.name] += 1
-        try:
-            await self.store.submit(job, pack(inputs))
-        except BaseException:
-            self._begun[manifest.name] -= 1
-            raise
-        self._kept[manifest.name] += 1
-        self._work.set()
-        return job
 
     async def cancel(self, job_id: str, actor: str) -> Job:
         """Ask for a job to end; raises `JobUnknown`, or `JobFinished` if it already has.
@@ -120,23 +79,36 @@ class Dispatcher:
             return job
         if job.finished:
             raise JobFinished(f"The job has already {job.status}.", job_status=job.status)
+        if job.composite:  # all asked at once, so that what is asked here is asked whole
+            await self.announce(await self.store.cancel(job_id, actor, False, self.clock()))
+            for part in await self.store.parts(job_id):
+                if not part.finished:
+                    await self._cancel(part.id, actor)
+        else:
+            await self._cancel(job_id, actor)
+        return await self.following.job(job_id)
+
+    async def _cancel(self, job_id: str, actor: str) -> None:
         revoked = False
         # Also where it was not sent yet: it may be on its way by now, and the mark waits for it.
         with contextlib.suppress(redis.RedisError):  # the repair asks again
             revoked = await self.wire.cancel(job_id, actor) == "revoked"
-        now = self.clock()
-        stands = await self.store.cancel(job_id, actor, revoked, now)
-        job = stands or await self.following.job(job_id)
-        if job.status == "canceled" and job.finished_at == now:  # here, and not by somebody else
-            await self.announce([job])
-        return job
+        await self.announce(await self.store.cancel(job_id, actor, revoked, self.clock()))
 
     async def erase(self, job_id: str) -> None:
-        """Remove a job with its input, result and history; raises `JobUnknown`."""
+        """Remove a job with its parts, inputs, results and history.
+
+        Raises `JobUnknown`, and `PartOfJob` for what can only go with the whole.
+        """
+        job = await self.following.job(job_id)
+        if job.parent_id is not None:
+            raise PartOfJob(f"The job is a part of job {job.parent_id}; erase that one.")
         with contextlib.suppress(JobFinished):
             await self.cancel(job_id, "erasure")
+        parts = await self.store.parts(job_id) if job.composite else []
         with contextlib.suppress(redis.RedisError):
-            await self.wire.erase(job_id)
+            for one in [*parts, job]:
+                await self.wire.erase(one.id)
         await self.store.delete(job_id)
 
     # --- what goes on all the time ---------------------------------------------------------------
@@ -167,12 +139,9 @@ class Dispatcher:
     async def _dispatch(self) -> None:
         """Send what may be sent: about two messages per living slot; the rest waits."""
         self._work.clear()
-        kept = Counter(self._kept)
+        kept = self.admission.kept()
         backlog = await self.store.backlog()
-        unfinished: Counter[str] = Counter()
-        for (service, _), row in backlog.items():
-            unfinished[service] += row.unfinished
-        self._counted = {name: unfinished[name] - kept[name] for name in {*unfinished, *kept}}
+        self.admission.recount(backlog, kept)
         sent = 0
         for (service, digest), row in backlog.items():
             slots = self.catalog.slots(digest)
@@ -273,8 +242,9 @@ class Dispatcher:
         """Tell a change to those who follow or wait, and take finished jobs off the conveyor."""
         finished = [job for job in jobs if job.finished]
         for job in finished:
-            self._on_finished(job)
-            self.following.learn_speed(job)
+            if not job.composite:
+                self._on_finished(job)
+                self.following.learn_speed(job)
             self.following.wake(job.id)
         self._work.set()
         stories = [
@@ -285,19 +255,6 @@ class Dispatcher:
             started = [job for job in finished if job.started_at is not None]
             await self.wire.forget(job.id for job in started)
             await self.wire.bar(job.id for job in finished if job not in started)
-
-    def _unfinished(self, service: str) -> int:
-        """Return how many jobs of a service there are: those counted last, and who came since.
-
-        A submit counts from its beginning, so that many at once do not pass the bound together.
-        """
-        return self._counted.get(service, 0) + self._begun[service]
-
-    def _retry_after(self, manifest: Manifest, unfinished: int) -> int:
-        """Return the seconds in which about a tenth of the backlog should be worked off."""
-        mean = self.following.mean_seconds(manifest.name) or 1.0
-        slots = max(1, self.catalog.slots(manifest.digest))
-        return int(min(300, max(1, unfinished * mean / slots / 10)))
 
     async def end(self, job: Job, error: RunnerError) -> None:
         """End an attempt on behalf of those who cannot speak."""

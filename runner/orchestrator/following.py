@@ -14,9 +14,13 @@ import redis
 from runner.errors import Canceled, JobUnknown
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.jobs import Job
-from runner.orchestrator.resource import job_resource
+from runner.orchestrator.resource import composite_resource, job_resource
 from runner.orchestrator.store import Store
+from runner.stream import event_data
 from runner.wire import OrchestratorWire
+
+STORIES = 100
+"""Events of a composite job's parts that may wait for a slow reader."""
 
 POLL = 1.0
 """Seconds between two looks at the store when nothing has been heard."""
@@ -61,6 +65,11 @@ class Following:
 
     async def resource(self, job: Job) -> dict[str, Any]:
         """Return a job as its callers see it, with its live progress or its place in the queue."""
+        if job.composite:
+            parts = await self._store.parts(job.id)
+            return composite_resource(
+                job, {str(part.part): await self.resource(part) for part in parts}
+            )
         if job.status == "running":
             progress = None
             with contextlib.suppress(redis.RedisError):
@@ -75,8 +84,15 @@ class Following:
         return job_resource(job)
 
     async def follow(self, job: Job, after: str) -> AsyncIterator[tuple[str | None, str, Any]]:
-        """Yield (id, event, data) of a job's story until its `completed`; replays from `after`."""
-        yield None, "status", await self.resource(job)
+        """Yield (id, event, data) of a job's story until its `completed`; replays from `after`.
+
+        The story of a composite job is that of its parts, each event with the name of its `part`.
+        """
+        if job.composite:
+            async for told in self._follow_parts(job):
+                yield told
+            return
+        yield None, "status", {"data": await self.resource(job)}
         last = after
         while True:
             try:
@@ -94,6 +110,33 @@ class Following:
                 yield None, "completed", {"data": job_resource(current)}
                 return
 
+    async def _follow_parts(self, job: Job) -> AsyncIterator[tuple[str | None, str, Any]]:
+        """Yield what happens to all parts as it comes, each told from its beginning."""
+        yield None, "status", {"data": await self.resource(job)}
+        events: asyncio.Queue[tuple[str, Any] | None] = asyncio.Queue(STORIES)
+
+        async def listen(part: Job) -> None:
+            async for _, name, event in self.follow(part, "0"):
+                name = "part_completed" if name == "completed" else name
+                await events.put((name, {"data": {**told(event), "part": part.part}}))
+
+        async def all_of(parts: list[Job]) -> None:
+            try:
+                await asyncio.gather(*map(listen, parts))
+            finally:
+                await events.put(None)
+
+        listening = asyncio.create_task(all_of(await self._store.parts(job.id)))
+        try:
+            while (event := await events.get()) is not None:
+                yield None, *event
+        finally:
+            listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
+        final = await self._store.get(job.id) or _erased(job, self._clock())
+        yield None, "completed", {"data": await self.resource(final)}
+
     def wake(self, job_id: str) -> None:
         """Wake whoever waits for this job."""
         for event in self.waiters.get(job_id, ()):
@@ -109,6 +152,11 @@ class Following:
     def mean_seconds(self, service: str) -> float | None:
         """Return how long jobs of a service ran lately, if any did."""
         return self._seconds.get(service)
+
+
+def told(event: Any) -> Any:
+    """Return what followers see: our own stories carry their data, workers' events are it."""
+    return event["data"] if "data" in event else event_data(event)
 
 
 def _erased(job: Job, now: float) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,9 @@ OPEN = ("queued", "running")
 TERMINAL = ("succeeded", "failed", "canceled")
 RANK = {"queued": 0, "running": 1, "succeeded": 2, "failed": 2, "canceled": 2}
 """`(attempt, RANK[status])` of a job only grows."""
+
+COMPOSITE = ""
+"""What stands for the service in a composite job; no manifest can have this name."""
 
 BACKOFF_BASE = 1.0
 BACKOFF_CAP = 60.0
@@ -32,6 +35,9 @@ class Job:
     from 1. Before `available_at` nothing is dispatched; after `queue_deadline_at` nothing starts.
     `dispatched_at` says that the conveyor holds the job. `input_bytes` is the size before
     compression. `revision` grows by one with each change that a reader can see.
+
+    A composite job has no service of its own but parts, which are jobs: each knows it by
+    `parent_id` and is called `part` in it.
     """
 
     id: str
@@ -60,11 +66,18 @@ class Job:
     error: dict[str, Any] | None = None
     input_bytes: int = 0
     revision: int = 1
+    parent_id: str | None = None
+    part: str | None = None
 
     @property
     def finished(self) -> bool:
         """Whether the job has reached the state it will keep."""
         return self.status in TERMINAL
+
+    @property
+    def composite(self) -> bool:
+        """Whether the work is done by other jobs, its parts."""
+        return self.service == COMPOSITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +132,35 @@ def advance(job: Job, event: Event | CancelRequested, now: float, backoff: Backo
     return job
 
 
+def settle(job: Job, parts: Sequence[Job], now: float) -> Job:
+    """Return a composite job as its parts leave it; the same object when nothing changes.
+
+    It runs once one of them has begun, and ends with the last one: failed if any failed, else
+    canceled if any was, else succeeded.
+    """
+    if job.finished or not parts:
+        return job
+    began = [part.started_at or now for part in parts if part.status != "queued"]
+    started = min(began, default=None)
+    if not all(part.finished for part in parts):
+        if job.status == "queued" and started is not None:
+            return _changed(job, now, status="running", started_at=started)
+        return job
+    ended = max(part.finished_at or now for part in parts)
+    statuses = {part.status for part in parts}
+    status = next(word for word in ("failed", "canceled", "succeeded") if word in statuses)
+    error: dict[str, Any] | None = None
+    if status != "succeeded":
+        codes = {str(part.part): part.reason for part in parts if part.status == status}
+        named = ", ".join(f"{name} ({reason})" for name, reason in codes.items())
+        kind = errors.PartFailed if status == "failed" else errors.Canceled
+        error = kind(f"Of {len(parts)} parts, {status}: {named}.", parts=codes).to_problem()
+    return _changed(
+        job, now, status=status, reason=error and error["code"], error=error,
+        started_at=job.started_at or started, finished_at=ended,
+    )  # fmt: skip
+
+
 def _start(job: Job, event: Started, now: float) -> Job:
     worker = str(event.worker)[:200]
     if job.status == "queued":
@@ -168,7 +210,8 @@ def _cancel(job: Job, command: CancelRequested, now: float) -> Job:
     asked: dict[str, Any] = {}
     if job.cancel_requested_at is None:
         asked = {"cancel_requested_at": now, "cancel_actor": command.actor[:200]}
-    if job.status == "queued" and (job.dispatched_at is None or command.revoked):
+    waiting = job.status == "queued" and (job.dispatched_at is None or command.revoked)
+    if waiting and not job.composite:  # a composite one ends with its parts
         problem = errors.Canceled("The job was canceled before it started.").to_problem()
         return _changed(
             job, now, status="canceled", reason=problem["code"], error=problem, finished_at=now,

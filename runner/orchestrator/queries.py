@@ -57,6 +57,11 @@ def get(session: Session, job_id: str) -> Job | None:
     return found[0] if found else None
 
 
+def parts(session: Session, job_id: str) -> list[Job]:
+    """Return the parts of a composite job, in the order in which they were asked for."""
+    return jobs_of(session.rows(f"{SELECT} WHERE parent_id = ? ORDER BY id", job_id))
+
+
 def payload(session: Session, job_id: str, kind: str) -> bytes | None:
     """Return the `input` or `output` as it is kept, or None where there is none."""
     found = session.rows("SELECT body FROM payload WHERE job_id = ? AND kind = ?", job_id, kind)
@@ -101,6 +106,8 @@ def recent(
     ):
         if wanted is not None:
             query = query.where(column == wanted)
+    if service is None:  # the parts of a composite job stand under it
+        query = query.where(JobRow.parent_id.is_null())
     if status in TERMINAL:
         query = query.where(SQL(FINISHED_JOBS))
     if before is not None:

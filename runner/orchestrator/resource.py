@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from runner.orchestrator.catalog import Entry, Member
@@ -15,18 +16,26 @@ def job_resource(
     progress: dict[str, Any] | None = None,
     position: int | None = None,
     eta_seconds: float | None = None,
+    parts: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return a job as its callers see it; `progress` is the live picture of a running one.
 
-    `position` counts the jobs of the service that stand before it, 0 for the next one.
+    `position` counts the jobs of the service that stand before it, 0 for the next one. `parts` are
+    the resources of a composite job's parts by their names.
     """
     here = f"/v1/jobs/{job.id}"
     picture = progress or job.progress
+    family: dict[str, Any] = {}
+    if job.parent_id is not None:
+        family = {"parent": job.parent_id, "part": job.part}
+    if parts is not None:
+        family = {"parts": dict(parts)}
     return {
         "id": job.id,
-        "service": job.service,
-        "service_version": job.service_version,
-        "manifest_digest": job.manifest_digest,
+        "service": job.service or None,
+        "service_version": job.service_version or None,
+        "manifest_digest": job.manifest_digest or None,
+        **family,
         "status": job.status,
         "reason": job.reason,
         "progress": progress_data(picture) if picture else None,
@@ -49,6 +58,34 @@ def job_resource(
             "cancel": f"{here}/cancel",
         },
     }
+
+
+def composite_resource(job: Job, parts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return a composite job with the resources of its parts, which are the steps it takes."""
+    steps = [
+        {
+            "name": name,
+            "title": part["service"],
+            "status": "pending" if part["status"] == "queued" else part["status"],
+            "done": _percent(part),
+            "total": 100.0,
+            "started_at": part["started_at"],
+            "finished_at": part["finished_at"],
+        }
+        for name, part in parts.items()
+    ]
+    percent = sum(map(_percent, parts.values())) / max(1, len(parts))
+    etas = [part["eta_seconds"] for part in parts.values()]
+    waits = [eta for eta in etas if eta is not None]
+    whole = job_resource(job, parts=parts, eta_seconds=max(waits) if waits else None)
+    return {**whole, "progress": {"percent": round(percent, 1), "step": None, "steps": steps}}
+
+
+def _percent(part: Mapping[str, Any]) -> float:
+    """Return how far a part is, 0 to 100; what has ended is at its end, however it ended."""
+    if part["finished_at"] is not None:
+        return 100.0
+    return float((part["progress"] or {}).get("percent", 0.0))
 
 
 def service_resource(entry: Entry, *, whole: bool = False) -> dict[str, Any]:

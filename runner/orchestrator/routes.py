@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import math
 import re
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -16,17 +14,26 @@ from starlette.responses import Response
 from runner import http, payload
 from runner.errors import BadRequest, JobFailed, ResultGone, ResultNotReady, StoreUnavailable
 from runner.http import document_response, json_response
+from runner.orchestrator.admission import Asked
+from runner.orchestrator.composite import accept_parts
+from runner.orchestrator.following import told
 from runner.orchestrator.jobs import OPEN, TERMINAL, Job
 from runner.orchestrator.life import Orchestrator
+from runner.orchestrator.parameters import (
+    cursor_after,
+    cursor_of,
+    page_size,
+    preferred_wait,
+    seconds_of,
+)
 from runner.orchestrator.resource import (
     job_resource,
     linto_services,
     service_resource,
     worker_resource,
 )
-from runner.stream import STREAM_NAMES, event_data
+from runner.stream import STREAM_NAMES
 
-MAX_PAGE = 200
 LARGE_INPUT = 256 * 1024
 """Bytes above which an input is validated beside the event loop instead of on it."""
 
@@ -37,7 +44,7 @@ LARGE_INPUT = 256 * 1024
 async def submit_job(it: Orchestrator, request: Request) -> Response:
     """Validate, commit, answer: 202 at once, or the finished job if the caller prefers to wait."""
     manifest = it.catalog.serving(request.path_params["name"])
-    preferred = _preferred_wait(request, it.home.max_wait)
+    preferred = preferred_wait(request, it.home.max_wait)
     value = await http.read_json(request, manifest.limits.max_body)
     declared = request.headers.get("content-length")
     size = int(declared or 0)
@@ -45,7 +52,23 @@ async def submit_job(it: Orchestrator, request: Request) -> Response:
         inputs = await asyncio.to_thread(manifest.accept, value)
     else:
         inputs = manifest.accept(value)
-    job = await it.dispatcher.submit(manifest, inputs, size=size)
+    job = await it.dispatcher.admission.submit(Asked(manifest, inputs, size))
+    return await _accepted(it, request, job, preferred)
+
+
+async def submit_parts(it: Orchestrator, request: Request) -> Response:
+    """Validate all parts, commit them as one job, answer as for a single one."""
+    preferred = preferred_wait(request, it.home.max_wait)
+    value = await http.read_json(request, it.catalog.largest_body())
+    parts = await asyncio.to_thread(accept_parts, it.catalog, value)
+    job = await it.dispatcher.admission.submit_parts(parts, {})
+    return await _accepted(it, request, job, preferred)
+
+
+async def _accepted(
+    it: Orchestrator, request: Request, job: Job, preferred: float | None
+) -> Response:
+    """Answer for a job that has been committed, after the wait that its caller prefers."""
     headers = {"location": f"/v1/jobs/{job.id}"}
     if preferred is None:
         resource = await it.dispatcher.following.resource(job)
@@ -61,7 +84,7 @@ async def submit_job(it: Orchestrator, request: Request) -> Response:
 
 async def get_job(it: Orchestrator, request: Request) -> Response:
     """Tell where a job stands; `?wait=N` answers when it has finished, or after N seconds."""
-    wait = _seconds(request.query_params.get("wait", "0"), it.home.max_wait)
+    wait = seconds_of(request.query_params.get("wait", "0"), it.home.max_wait)
     job_id = request.path_params["id"]
     if wait:
         request.state.waited = wait
@@ -73,19 +96,19 @@ async def get_job(it: Orchestrator, request: Request) -> Response:
 
 
 async def get_result(it: Orchestrator, request: Request) -> Response:
-    """Return the output of a job that succeeded."""
+    """Return the output of a job that succeeded, or of the parts that did."""
     job = await it.dispatcher.following.job(request.path_params["id"])
     if not job.finished:
         raise ResultNotReady(f"The job is {job.status}.", retry_after=1, job_status=job.status)
-    if job.status != "succeeded":
+    output = await _output(it, job)
+    if output is None and job.status == "succeeded":
+        raise ResultGone("The result has been erased.")
+    if output is None:
         raise JobFailed(
             f"The job {job.status}: {(job.error or {}).get('detail', job.reason)}",
             job_status=job.status, reason=job.reason, job_error=job.error,
         )  # fmt: skip
-    packed = await it.store.payload(job.id, "output")
-    if packed is None:
-        raise ResultGone("The result has been erased.")
-    return json_response(await asyncio.to_thread(payload.unpack, packed))
+    return json_response(output)
 
 
 async def get_events(it: Orchestrator, request: Request) -> Response:
@@ -97,8 +120,7 @@ async def get_events(it: Orchestrator, request: Request) -> Response:
 
     async def story() -> AsyncGenerator[tuple[str | None, str, Any]]:
         async for number, name, event in it.dispatcher.following.follow(job, after):
-            data = event if number is None and name == "status" else _told(event)
-            yield number, STREAM_NAMES.get(name, name), data
+            yield number, STREAM_NAMES.get(name, name), told(event)
 
     if "application/x-ndjson" in request.headers.get("accept", ""):
         return http.ndjson(story(), until=it.lifetime.stopping)
@@ -124,18 +146,15 @@ async def list_jobs(it: Orchestrator, request: Request) -> Response:
     status = query.get("status", "").replace("cancelled", "canceled") or None
     if status is not None and status not in (*OPEN, *TERMINAL):
         raise BadRequest(f"status must be one of {', '.join((*OPEN, *TERMINAL))}.")
-    limit = _whole(query.get("limit", "50"))
+    limit = page_size(query.get("limit", "50"))
     jobs = await it.store.list(
         limit=limit + 1,
-        before=_cursor(query.get("cursor")),
+        before=cursor_of(query.get("cursor")),
         status=status,
         service=query.get("service") or None,
     )
     page = jobs[:limit]
-    cursor = None
-    if len(jobs) > limit:
-        last = page[-1]
-        cursor = base64.urlsafe_b64encode(f"{last.created_at!r} {last.id}".encode()).decode()
+    cursor = cursor_after(page[-1]) if len(jobs) > limit else None
     return json_response({"jobs": [job_resource(job) for job in page], "next_cursor": cursor})
 
 
@@ -217,58 +236,32 @@ async def discover(it: Orchestrator, request: Request) -> Response:
     return json_response(document, headers={"link": '</openapi.json>; rel="service-desc"'})
 
 
-# --- what requests say ---------------------------------------------------------------------------
-
-
 async def _with_output(it: Orchestrator, job: Job) -> dict[str, Any]:
     """Return a finished job, with its output where it has one."""
-    resource = job_resource(job)
+    resource = await it.dispatcher.following.resource(job)
+    output = await _output(it, job)
+    return resource if output is None else {**resource, "output": output}
+
+
+async def _output(it: Orchestrator, job: Job) -> Any:
+    """Return the output of a finished job, or None where it has none.
+
+    That of a composite job holds what became of each part, and there is one if any succeeded.
+    """
+    if job.composite:
+        parts = await it.store.parts(job.id)
+        if not any(part.status == "succeeded" for part in parts):
+            return None
+        return {
+            "parts": {
+                part.part: {
+                    "service": part.service,
+                    "status": part.status,
+                    "output": await _output(it, part),
+                    "error": part.error,
+                }
+                for part in parts
+            }
+        }
     packed = await it.store.payload(job.id, "output") if job.status == "succeeded" else None
-    if packed is not None:
-        resource["output"] = await asyncio.to_thread(payload.unpack, packed)
-    return resource
-
-
-def _told(event: Any) -> Any:
-    """Return what followers see: our own stories carry their data, workers' events are it."""
-    return event["data"] if "data" in event else event_data(event)
-
-
-def _preferred_wait(request: Request, most: float) -> float | None:
-    """Read `Prefer: wait=N` (RFC 7240); None when the caller does not want to wait."""
-    for preference in request.headers.get("prefer", "").split(","):
-        name, _, value = preference.strip().partition("=")
-        if name.strip().lower() == "wait":
-            return _seconds(value.strip().strip('"'), most)
-    return None
-
-
-def _seconds(text: str, most: float) -> float:
-    """Read a number of seconds; more than `most` is cut to it."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise BadRequest(f"wait must be a number of seconds; at most {most:g} are waited.")
-    return min(seconds, most)
-
-
-def _whole(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_PAGE:
-        raise BadRequest(f"limit must be a whole number from 1 to {MAX_PAGE}.")
-    return int(text)
-
-
-def _cursor(text: str | None) -> tuple[float, str] | None:
-    """Read a cursor that an earlier page gave."""
-    if not text:
-        return None
-    try:
-        created, _, job_id = base64.urlsafe_b64decode(text.encode()).decode().partition(" ")
-        at = float(created)
-    except ValueError:
-        at = math.nan
-    if not math.isfinite(at):
-        raise BadRequest("cursor is not one that a page of this list gave.")
-    return at, job_id
+    return None if packed is None else await asyncio.to_thread(payload.unpack, packed)

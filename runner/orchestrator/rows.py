@@ -10,7 +10,10 @@ from runner.orchestrator.jobs import Job
 from runner.orchestrator.tables import JobRow
 
 JSON_COLUMNS = frozenset({"progress", "error"})
-FIXED = frozenset({"id", "owner", "service", "attempts", "priority", "created_at", "input_bytes"})
+FIXED = frozenset(
+    {"id", "owner", "service", "attempts", "priority", "created_at", "input_bytes", "parent_id",
+     "part"}
+)  # fmt: skip
 COLUMNS = tuple(JobRow._meta.sorted_field_names)
 MOVING = tuple(name for name in COLUMNS if name not in FIXED)
 """The columns that an event can change."""
@@ -21,7 +24,7 @@ ALL = ", ".join(COLUMNS)
 
 # The words of the partial indexes; SQLite uses one only where a query repeats them.
 OPEN_JOBS = "status IN ('queued', 'running')"
-WAITING_JOBS = "status = 'queued' AND dispatched_at IS NULL"
+WAITING_JOBS = "status = 'queued' AND dispatched_at IS NULL AND service <> ''"
 MOVING_JOBS = "status IN ('queued', 'running') AND dispatched_at IS NOT NULL"
 FINISHED_JOBS = "status IN ('succeeded', 'failed', 'canceled')"
 

@@ -68,13 +68,17 @@ class Store:
 
     # --- one job ---------------------------------------------------------------------------------
 
-    async def submit(self, job: Job, body: bytes) -> None:
-        """Keep a new job with its input."""
-        await self._database.write(partial(changes.submit, job=job, body=body))
+    async def submit(self, *jobs: tuple[Job, bytes]) -> None:
+        """Keep new jobs with their inputs, all or none; a composite one before its parts."""
+        await self._database.write(lambda session: changes.submit(session, *jobs))
 
     async def get(self, job_id: str) -> Job | None:
         """Return the job, or None where there is none."""
         return await self._database.read(partial(queries.get, job_id=job_id))
+
+    async def parts(self, job_id: str) -> Jobs:
+        """Return the parts of a composite job, in the order in which they were asked for."""
+        return await self._database.read(partial(queries.parts, job_id=job_id))
 
     async def payload(self, job_id: str, kind: str) -> bytes | None:
         """Return the `input` or `output` of a job as it is kept, or None where there is none."""
@@ -88,11 +92,10 @@ class Store:
         """Return how many queued jobs of the service stand before this one."""
         return await self._database.read(partial(queries.position, job=job))
 
-    async def cancel(self, job_id: str, actor: str, revoked: bool, now: float) -> Job | None:
-        """Cancel a job at once where it has not gone, or ask its worker to.
+    async def cancel(self, job_id: str, actor: str, revoked: bool, now: float) -> Jobs:
+        """Cancel a job and its parts at once where they have not gone, or ask their workers to.
 
-        `revoked` says that its message was taken off the conveyor. Returns how it stands, or None
-        where there is none.
+        `revoked` says that its message was taken off the conveyor. Returns the jobs that changed.
         """
         command = CancelRequested(actor, revoked)
         return await self._database.write(
@@ -100,7 +103,7 @@ class Store:
         )
 
     async def delete(self, job_id: str) -> bool:
-        """Erase a job, its payloads and its history, and tell whether there was one."""
+        """Erase a job, its parts, payloads and history, and tell whether there was one."""
         return await self._database.write(partial(changes.delete, job_id=job_id))
 
     async def repin(self, job_id: str, digest: str, version: str) -> bool:
@@ -120,7 +123,10 @@ class Store:
         service: str | None = None,
         owner: str | None = None,
     ) -> Jobs:
-        """Return jobs, newest first; `before` is the (created_at, id) of the last one seen."""
+        """Return jobs, newest first; `before` is the (created_at, id) of the last one seen.
+
+        Parts of composite jobs come along only when a service is named.
+        """
         return await self._database.read(
             partial(
                 queries.recent,

@@ -46,6 +46,8 @@ class JobRow(peewee.Model):
     error = peewee.TextField(null=True)
     input_bytes = peewee.BigIntegerField()
     revision = peewee.IntegerField()
+    parent_id = peewee.TextField(null=True)
+    part = peewee.TextField(null=True)
 
     class Meta:
         table_name = "job"

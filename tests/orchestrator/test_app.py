@@ -170,6 +170,81 @@ def test_a_failure_that_passes_is_tried_again(stage: Stage) -> None:
     assert [state for state, _, _ in stage.history(unlucky["id"])].count("failed") == 1
 
 
+# --- several services at once --------------------------------------------------------------------
+
+
+def test_parts_run_side_by_side_and_end_as_one(stage: Stage) -> None:
+    """One request asks two services; its job ends with both outputs, and its list shows one job."""
+    parts = {"a": {"service": "echo", "input": {"text": "é"}}, "slow": {"input": {"seconds": 0.2}}}
+    answer = stage.http.post("/v1/jobs", json={"parts": parts}, headers={"prefer": "wait=25"})
+    assert answer.status_code == 200, answer.text
+    job = answer.json()
+    assert (job["status"], job["service"], list(job["parts"])) == ("succeeded", None, ["a", "slow"])
+    assert job["progress"]["percent"] == 100
+    assert [step["status"] for step in job["progress"]["steps"]] == ["succeeded"] * 2
+    assert job["output"]["parts"]["a"]["output"] == {"text": "é"}
+    assert job["output"] == stage.http.get(job["links"]["result"]).json()
+    part = job["parts"]["a"]
+    assert (part["parent"], part["part"], part["service"]) == (job["id"], "a", "echo")
+    listed = [one["id"] for one in stage.http.get("/v1/jobs?limit=5").json()["jobs"]]
+    assert job["id"] in listed
+    assert part["id"] not in listed
+
+
+def test_a_part_that_fails_does_not_hide_the_others(stage: Stage) -> None:
+    """The job has failed and says by which part; the result of the other part is there."""
+    parts = {"good": {"service": "echo", "input": {"text": "a"}}, "fails-in-run": {"input": {}}}
+    answer = stage.http.post("/v1/jobs", json={"parts": parts}, headers={"prefer": "wait=25"})
+    job = answer.json()
+    assert (job["status"], job["reason"]) == ("failed", "part_failed")
+    assert job["error"]["parts"] == {"fails-in-run": "handler_error"}
+    result = stage.http.get(f"/v1/jobs/{job['id']}/result").json()["parts"]
+    assert result["good"]["output"] == {"text": "a"}
+    assert result["fails-in-run"]["output"] is None
+    assert result["fails-in-run"]["error"]["code"] == "handler_error"
+
+
+def test_every_problem_of_every_part_is_told(stage: Stage) -> None:
+    """A request with wrong parts is refused as a whole, each problem with its place."""
+    parts = {"echo": {"input": {"text": 5}}, "x": {"service": "nobody", "input": {}}}
+    answer = stage.http.post("/v1/jobs", json={"parts": parts})
+    errors = problem(answer, 422, "input_invalid")["errors"]
+    assert {one["pointer"] for one in errors} == {"/parts/echo/input/text", "/parts/x"}
+    for wrong in ({}, {"parts": {}}, {"parts": {"a b": {"input": {}}}}, {"parts": {"echo": {}}}):
+        problem(stage.http.post("/v1/jobs", json=wrong), 422, "input_invalid")
+
+
+def test_canceling_the_whole_stops_its_parts(stage: Stage) -> None:
+    """A cancel of a composite job reaches a part that runs and one that waits."""
+    parts = {"one": {"service": "slow", "input": {"seconds": 50}},
+             "two": {"service": "slow", "input": {"seconds": 50}}}  # fmt: skip
+    job = stage.http.post("/v1/jobs", json={"parts": parts}).json()
+    stage.running(job["parts"]["one"]["id"])
+    assert stage.http.post(f"/v1/jobs/{job['id']}/cancel").status_code in (200, 202)
+    ended = stage.finished(job["id"])
+    assert (ended["status"], ended["reason"]) == ("canceled", "canceled_by_user")
+    assert {part["status"] for part in ended["parts"].values()} == {"canceled"}
+    part = ended["parts"]["one"]["id"]
+    problem(stage.http.delete(f"/v1/jobs/{part}"), 409, "part_of_job")
+    assert stage.http.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    problem(stage.http.get(f"/v1/jobs/{part}"), 404, "job_unknown")
+
+
+def test_the_story_of_the_whole_is_that_of_its_parts(stage: Stage) -> None:
+    """Who follows a composite job hears every part by its name, and one end."""
+    parts = {
+        "one": {"service": "slow", "input": {"seconds": 0.3}},
+        "echo": {"input": {"text": "a"}},
+    }
+    job = stage.http.post("/v1/jobs", json={"parts": parts}).json()
+    events = stage.story(job["id"])
+    ends = [data["part"] for _, name, data in events if name == "part_completed"]
+    assert sorted(ends) == ["echo", "one"]
+    assert [name for _, name, _ in events][-1] == "completed"
+    assert events[-1][2]["status"] == "succeeded"
+    assert {data["part"] for _, name, data in events if name == "start"} == {"echo", "one"}
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 REFUSED = [

@@ -17,6 +17,7 @@ import redis.asyncio
 from runner import errors, events, payload, wire
 from runner.broker import Producer, queue_name
 from runner.manifest import Manifest, from_document
+from runner.orchestrator.admission import Asked
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.dispatch import Dispatcher
 from runner.orchestrator.jobs import Job
@@ -181,7 +182,7 @@ class Deployment:
     async def submit(self, manifest: Manifest, n: int = 1, **options: Any) -> Job:
         """Submit a job with an input that is right for the manifest."""
         inputs = dict.fromkeys(manifest.input["required"], n)
-        return await self.dispatcher.submit(manifest, inputs, size=10, **options)
+        return await self.dispatcher.admission.submit(Asked(manifest, inputs, 10), **options)
 
     async def repair(self, looks: int = 2) -> None:
         """Let so much time go by, as far as the clock says, and look for what got lost."""

@@ -18,6 +18,7 @@ from runner.orchestrator.jobs import (
     advance,
     backoff_delay,
     new_id,
+    settle,
 )
 
 NOW = 1_000_000.0
@@ -274,3 +275,38 @@ def test_job_only_moves_forward(story: list[Any], most: int, sent: float | None)
         assert after.finished == (after.finished_at is not None)
         assert (after.status == "running") == (after.started_at is not None and not after.finished)
         job = after
+
+
+# --- composite jobs ------------------------------------------------------------------------------
+
+
+def a_part(status: str) -> Job:
+    """Return a part as it stands in this state."""
+    ended = NOW + 3 if status in ("succeeded", "failed", "canceled") else None
+    began = NOW + 1 if status != "queued" else None
+    return a_job(
+        part=status, parent_id="whole", status=status, started_at=began, finished_at=ended,
+        reason="handler_error" if status == "failed" else None,
+    )  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(sorted(RANK)), min_size=1, max_size=6))
+def test_a_composite_job_is_what_its_parts_are(statuses: list[str]) -> None:
+    """It ends with its last part and by its worst one, and never begins before its first."""
+    whole = a_job(id="whole", service="", manifest_digest="")
+    after = settle(whole, [a_part(status) for status in statuses], NOW + 5)
+    if {"queued", "running"} & set(statuses):
+        assert not after.finished
+        assert (after.status == "queued") == (set(statuses) == {"queued"})
+    else:
+        worst = [word for word in ("failed", "canceled", "succeeded") if word in statuses]
+        assert after.status == worst[0]
+        assert (after.error is None) == (after.status == "succeeded")
+        assert (after.started_at, after.finished_at) == (NOW + 1, NOW + 3)
+    assert settle(after, [a_part("failed")], NOW + 9) is after or not after.finished
+
+
+def test_a_composite_job_that_waits_is_only_marked_by_a_cancel() -> None:
+    """It has no end of its own: its parts are canceled, and it ends with them."""
+    whole = moved(a_job(service=""), CancelRequested("ada", revoked=True))
+    assert (whole.status, whole.cancel_actor) == ("queued", "ada")

@@ -21,7 +21,7 @@ import pytest
 from runner import errors, events
 from runner.orchestrator import tables
 from runner.orchestrator.database import BATCH, Database
-from runner.orchestrator.jobs import Job
+from runner.orchestrator.jobs import COMPOSITE, Job
 from runner.orchestrator.queries import Backlog
 from runner.orchestrator.rows import COLUMNS
 from runner.orchestrator.session import Session
@@ -86,7 +86,7 @@ def a_job(**fields: Any) -> Job:
 
 
 async def submitted(store: Store, *jobs: Job) -> None:
-    await asyncio.gather(*(store.submit(job, pack({"text": job.id})) for job in jobs))
+    await asyncio.gather(*(store.submit((job, pack({"text": job.id}))) for job in jobs))
 
 
 def started(job: Job, worker: str = "w1") -> events.Started:
@@ -162,7 +162,7 @@ async def test_many_may_open_at_once(database_url: str) -> None:
     stores = [Store(database_url) for _ in range(5)]
     await asyncio.gather(*(store.open() for store in stores))
     job = a_job()
-    await stores[0].submit(job, b"")
+    await stores[0].submit((job, b""))
     assert await stores[4].get(job.id) == job
     await asyncio.gather(*(store.close() for store in stores))
 
@@ -170,7 +170,7 @@ async def test_many_may_open_at_once(database_url: str) -> None:
 async def test_reopening_changes_nothing(store: Store, database_url: str) -> None:
     """A database that is up to date opens again with all that is in it."""
     job = a_job()
-    await store.submit(job, b"")
+    await store.submit((job, b""))
     again = Store(database_url)
     await again.open()
     assert await again.get(job.id) == job
@@ -189,7 +189,7 @@ async def test_newer_database_is_refused(
 async def test_finished_status_is_final(store: Store, raw: Callable[..., Any]) -> None:
     """The database itself refuses to change the status of a finished job, whoever asks."""
     job = a_job()
-    await store.submit(job, b"")
+    await store.submit((job, b""))
     await store.ingest([(job.id, succeeded(job), b"out")], NOW)
     with pytest.raises((sqlite3.IntegrityError, psycopg2.IntegrityError), match="finished job"):
         raw(f"UPDATE job SET status = 'queued' WHERE id = '{job.id}'")
@@ -207,7 +207,7 @@ async def test_submitted_job_is_kept(store: Store) -> None:
         input_bytes=3 * 10**9, progress={"steps": [{"name": "é\u0000\ud800"}]},
         error={"code": "x", "detail": "☃"},
     )  # fmt: skip
-    await store.submit(job, pack({"text": "é"}))
+    await store.submit((job, pack({"text": "é"})))
     assert await store.get(job.id) == job
     assert unpack(await store.payload(job.id, "input")) == {"text": "é"}
     assert await store.payload(job.id, "output") is None
@@ -218,9 +218,9 @@ async def test_submitted_job_is_kept(store: Store) -> None:
 async def test_same_id_is_refused(store: Store) -> None:
     """A second job under the same id is an error, and the first one stays as it is."""
     job = a_job()
-    await store.submit(job, b"first")
+    await store.submit((job, b"first"))
     with pytest.raises(peewee.IntegrityError):
-        await store.submit(dataclasses.replace(job, owner="eve"), b"second")
+        await store.submit((dataclasses.replace(job, owner="eve"), b"second"))
     assert await store.get(job.id) == job
     assert await store.payload(job.id, "input") == b"first"
 
@@ -228,11 +228,11 @@ async def test_same_id_is_refused(store: Store) -> None:
 @pytest.mark.parametrize("job_id", ["", "nothing", "\0", "\ud800", "' OR 1=1 --", "%s", "?"])
 async def test_unknown_job_is_none(store: Store, job_id: str) -> None:
     """An id that names no job finds nothing, whatever it is made of."""
-    await store.submit(a_job(), b"")
+    await store.submit((a_job(), b""))
     assert await store.get(job_id) is None
     assert await store.payload(job_id, "input") is None
     assert await store.transitions(job_id) == []
-    assert await store.cancel(job_id, "ada", False, NOW) is None
+    assert await store.cancel(job_id, "ada", False, NOW) == []
     assert await store.delete(job_id) is False
     assert await store.repin(job_id, "d2", "1.0.1") is False
     assert await store.list(limit=5, owner=job_id or "nobody") == []
@@ -255,15 +255,18 @@ async def test_cancel_before_and_after_dispatch(store: Store) -> None:
     waiting, sent, revoked = a_job(), a_job(manifest_digest="d2"), a_job(manifest_digest="d2")
     await submitted(store, waiting, sent, revoked)
     await store.claim("ner", "d2", 10, NOW)
-    job = await store.cancel(waiting.id, "ada", False, NOW + 1)
+    [job] = await store.cancel(waiting.id, "ada", False, NOW + 1)
     assert (job.status, job.reason, job.finished_at) == ("canceled", "canceled_by_user", NOW + 1)
     assert (await store.transitions(waiting.id))[-1].actor == "ada"
-    job = await store.cancel(sent.id, "ada", False, NOW + 1)
+    [job] = await store.cancel(sent.id, "ada", False, NOW + 1)
     assert (job.status, job.cancel_requested_at, job.cancel_actor) == ("queued", NOW + 1, "ada")
-    assert await store.cancel(sent.id, "bob", False, NOW + 2) == job
-    assert (await store.cancel(revoked.id, "ada", True, NOW + 1)).status == "canceled"
+    assert await store.cancel(sent.id, "bob", False, NOW + 2) == []
+    assert [job.status for job in await store.cancel(revoked.id, "ada", True, NOW + 1)] == [
+        "canceled"
+    ]
+    assert [job.id for job in await store.cancel(sent.id, "ada", True, NOW + 3)] == [sent.id]
     for one in (waiting, sent, revoked):
-        assert (await store.cancel(one.id, "ada", True, NOW + 3)) == await store.get(one.id)
+        assert await store.cancel(one.id, "ada", True, NOW + 4) == []
 
 
 async def test_repin_moves_only_what_waits(store: Store) -> None:
@@ -303,7 +306,7 @@ async def test_list_pages_without_gap_or_repeat(store: Store) -> None:
         limit=3, before=(seen[-1].created_at, seen[-1].id) if seen else None
     ):
         seen += page
-        await store.submit(a_job(created_at=NOW + 100), b"")
+        await store.submit((a_job(created_at=NOW + 100), b""))
     assert ids(seen) == expected
 
 
@@ -414,7 +417,7 @@ async def test_release_gives_back_what_did_not_start(store: Store) -> None:
 async def test_release_ends_what_was_to_be_canceled(store: Store) -> None:
     """A job that was to be canceled and comes back from the conveyor never goes out again."""
     job = a_job()
-    await store.submit(job, b"")
+    await store.submit((job, b""))
     await store.claim("ner", "d1", 1, NOW)
     await store.cancel(job.id, "ada", False, NOW)
     [back] = await store.release([(job.id, 1)])
@@ -465,7 +468,7 @@ async def test_ingest_twice_is_ingest_once(store: Store) -> None:
 async def test_output_of_an_old_attempt_never_lands(store: Store) -> None:
     """A worker that was given up for lost cannot put its result under the next attempt."""
     job = a_job()
-    await store.submit(job, b"")
+    await store.submit((job, b""))
     [again] = await store.ingest([(job.id, failed(job, errors.WorkerLost()), None)], NOW)
     assert (again.status, again.attempt, again.available_at) == ("queued", 2, NOW + 0.5)
     assert await store.ingest([(job.id, succeeded(job, attempt=1), b"old")], NOW) == []
@@ -481,7 +484,7 @@ async def test_output_of_an_old_attempt_never_lands(store: Store) -> None:
 async def test_ingest_skips_what_it_does_not_know(store: Store) -> None:
     """Events of erased or invented jobs do not hold up the others in their batch."""
     job, strange = a_job(), a_job(id="\0\ud800")
-    await store.submit(job, b"")
+    await store.submit((job, b""))
     batch = [(strange.id, started(strange), None), (job.id, started(job, "w\0\ud800"), None)]
     assert ids(await store.ingest(batch, NOW)) == [job.id]
     assert (await store.get(job.id)).status == "running"
@@ -503,13 +506,89 @@ async def test_results_and_cancels_at_once_agree(store: Store, database_url: str
         ),
     )
     told = {job.id: job.status for part in ingested for job in part}
-    for seen in canceled:
-        final = await store.get(seen.id)
-        assert final == seen
+    for job, seen in zip(jobs, canceled, strict=True):
+        final = await store.get(job.id)
+        assert seen == ([] if final.id in told else [final])
         assert (final.status == "succeeded") == (final.id in told)
         assert (await store.payload(final.id, "output") is not None) == (final.id in told)
         assert len(await store.transitions(final.id)) == 2
     await other.close()
+
+
+# --- composite jobs ------------------------------------------------------------------------------
+
+
+async def a_family(store: Store, number: int = 2, **fields: Any) -> tuple[Job, list[Job]]:
+    """Submit a composite job and return it with its parts."""
+    whole = a_job(service=COMPOSITE, manifest_digest="", queue_deadline_at=None)
+    parts = [a_job(**{"parent_id": whole.id, "part": f"p{n}", **fields}) for n in range(number)]
+    await store.submit((whole, pack({})), *((part, pack({"n": 1})) for part in parts))
+    return whole, parts
+
+
+async def test_only_the_parts_of_a_composite_job_are_sent(store: Store) -> None:
+    """A composite job is kept with its parts in their order, and is itself no work for anybody."""
+    whole, parts = await a_family(store, 3)
+    assert [part.part for part in await store.parts(whole.id)] == ["p0", "p1", "p2"]
+    assert set(await store.backlog()) == {("ner", "d1")}
+    assert await store.claim(COMPOSITE, "", 10, NOW) == []
+    assert ids(job for job, _ in await store.claim("ner", "d1", 10, NOW)) == ids(parts)
+    assert ids(await store.list(limit=9)) == [whole.id]
+    assert sorted(ids(await store.list(limit=9, service="ner"))) == sorted(ids(parts))
+
+
+async def test_a_composite_job_runs_and_ends_with_its_parts(store: Store) -> None:
+    """It runs when the first part does and ends with the last, in the commit of that part."""
+    whole, (one, other) = await a_family(store)
+    await store.claim("ner", "d1", 10, NOW)
+    changed = await store.ingest([(one.id, started(one), None)], NOW + 1)
+    assert [(job.id, job.status) for job in changed] == [(one.id, "running"), (whole.id, "running")]
+    assert ids(await store.ingest([(one.id, succeeded(one), b"x")], NOW + 2)) == [one.id]
+    error = errors.InputRejected("no")
+    changed = await store.ingest([(other.id, failed(other, error), None)], NOW + 3)
+    final = changed[-1]
+    assert (final.id, final.status, final.reason) == (whole.id, "failed", "part_failed")
+    assert final.error["parts"] == {"p1": "input_rejected"}
+    statuses = [row.status for row in await store.transitions(whole.id)]
+    assert statuses == ["queued", "running", "failed"]
+
+
+async def test_the_last_two_parts_may_end_at_once(store: Store, database_url: str) -> None:
+    """When two orchestrators take in the last two parts together, the whole ends, once."""
+    other = Store(database_url, now=lambda: NOW)
+    await other.open()
+    families = [await a_family(store) for _ in range(20)]
+    await store.claim("ner", "d1", 100, NOW)
+    left = [(parts[0].id, succeeded(parts[0]), b"x") for _, parts in families]
+    right = [(parts[1].id, succeeded(parts[1]), b"x") for _, parts in reversed(families)]
+    batches = [(store, left[:7]), (other, right[:9]), (store, left[7:]), (other, right[9:])]
+    told = await asyncio.gather(*(at.ingest(batch, NOW + 1) for at, batch in batches))
+    ended = [job.id for part in told for job in part if job.composite and job.finished]
+    assert sorted(ended) == sorted(whole.id for whole, _ in families)
+    for whole, _ in families:
+        assert (await store.get(whole.id)).status == "succeeded"
+    await other.close()
+
+
+async def test_canceling_the_whole_cancels_its_parts(store: Store) -> None:
+    """What waits is canceled at once, what has gone is marked, and the whole ends with the last."""
+    whole, (one, other) = await a_family(store)
+    await store.claim("ner", "d1", 1, NOW)
+    changed = {job.id: job for job in await store.cancel(whole.id, "ada", False, NOW + 1)}
+    assert changed[other.id].status == "canceled"
+    assert (changed[one.id].status, changed[one.id].cancel_actor) == ("queued", "ada")
+    # It runs, for one of its parts has begun to end.
+    assert (changed[whole.id].status, changed[whole.id].cancel_actor) == ("running", "ada")
+    changed = {job.id: job for job in await store.cancel(one.id, "ada", True, NOW + 2)}
+    assert (changed[whole.id].status, changed[whole.id].reason) == ("canceled", "canceled_by_user")
+
+
+async def test_erasing_the_whole_erases_its_parts(store: Store, raw: Callable[..., Any]) -> None:
+    """Nothing is left of a composite job, nor of its parts."""
+    whole, _ = await a_family(store)
+    assert await store.delete(whole.id) is True
+    for table in ("job", "payload", "transition"):
+        assert raw(f"SELECT COUNT(*) FROM {table}") == [(0,)]
 
 
 # --- manifests -----------------------------------------------------------------------------------
@@ -711,18 +790,18 @@ async def test_full_disk_is_said(tmp_path: Path) -> None:
     store = Store(url)
     await store.open()
     job = a_job()
-    await store.submit(job, b"")
+    await store.submit((job, b""))
     # SQLite's own limit gives the same error as a disk without room; it is per connection.
     limit = "PRAGMA max_page_count = {}".format
     [(pages,)] = await store._database.write(lambda session: session.rows("PRAGMA page_count"))
     await store._database.write(lambda session: session.rows(limit(pages)))
     with pytest.raises(errors.StoreUnavailable, match="disk of the database is full") as caught:
-        await store.submit(a_job(), b"x" * 200_000)
+        await store.submit((a_job(), b"x" * 200_000))
     assert caught.value.retry_after
     assert await store.get(job.id) == job
     await store._database.write(lambda session: session.rows(limit(pages * 1000)))
     after = a_job()
-    await store.submit(after, b"x" * 200_000)
+    await store.submit((after, b"x" * 200_000))
     assert await store.get(after.id) == after
     await store.close()
 
@@ -809,7 +888,7 @@ def test_close_leaves_no_thread(database_url: str) -> None:
     async def story() -> None:
         store = Store(database_url)
         await store.open()
-        await store.submit(a_job(), b"")
+        await store.submit((a_job(), b""))
         await store.list(limit=1)
         await store.close()
         assert not store._database._pool._in_use
