@@ -58,6 +58,8 @@ class Child:
         self._stopped = False
         self._telling: Telling | None = None
         self._engine = engine
+        for warning in engine.warnings:
+            self._report.send({"warning": warning})
         self._report.send({"ready": time.monotonic() - began})
 
     def _interrupted(self, *_: object) -> None:

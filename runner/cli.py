@@ -28,18 +28,20 @@ from runner.command import (
     Commands,
     all_files,
     config_of,
-    configured,
     flags,
     load_all,
     make_room,
     settings_of,
+    settings_rows,
     until_eof,
 )
 from runner.errors import HandlerInvalid, ManifestInvalid, SettingInvalid
 from runner.manifest import Manifest
-from runner.settings import TABLE, Settings, config_name
+from runner.narrowing import narrowed
+from runner.settings import Settings, linto_defaults
 
 LISTEN = ("HOST", "PORT", "SHUTDOWN_GRACE")
+LINTO = ("SERVICE_NAME", "MODEL_INFO", "QUEUE_NAME", "LANGUAGE")
 LOGGING = ("LOG_LEVEL", "LOG_FORMAT")
 BROKER = ("SERVICES_BROKER", "BROKER_PASS", "NAMESPACE")
 
@@ -50,7 +52,7 @@ BROKER = ("SERVICES_BROKER", "BROKER_PASS", "NAMESPACE")
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EPILOG,
 )
-@flags("MANIFEST", "SERVICE_MODE", *LISTEN, "CONCURRENCY", "QUEUE_SIZE", *BROKER, *LOGGING)
+@flags("MANIFEST", "SERVICE_MODE", *LISTEN, "CONCURRENCY", "QUEUE_SIZE", *BROKER, *LINTO, *LOGGING)
 @click.option("--config", "config", multiple=True, metavar="KEY=VALUE",
               help="Set a config value of the manifest, such as model=en_core_web_sm.")  # fmt: skip
 @until_eof
@@ -80,11 +82,8 @@ def cli(context: click.Context, config: tuple[str, ...], **flags_given: str | No
     if settings.service_mode == "worker":
         from runner import worker
 
-        post = worker.Post(
-            settings.broker_url, settings.namespace, settings.concurrency, settings.shutdown_grace
-        )
-        context.exit(worker.serve(manifest, values, post))
-    _serve_http(manifest, values, settings)
+        context.exit(worker.serve(manifest, values, worker.post_of(settings)))
+    _serve_http(narrowed(manifest, settings.language), values, settings)
 
 
 def _serve_http(manifest: Manifest, values: Mapping[str, Any], settings: Settings) -> None:
@@ -92,7 +91,7 @@ def _serve_http(manifest: Manifest, values: Mapping[str, Any], settings: Setting
 
     make = partial(
         http_app, str(manifest.path), dict(values), settings.queue_size,
-        settings.log_level, settings.log_format,
+        settings.log_level, settings.log_format, settings.language,
     )  # fmt: skip
     several = settings.concurrency > 1
     with metrics.shared() if several else contextlib.nullcontext():
@@ -104,17 +103,18 @@ def _serve_http(manifest: Manifest, values: Mapping[str, Any], settings: Setting
 
 
 def http_app(
-    path: str, values: dict[str, Any], queue_size: int, log_level: str, log_format: str
-) -> Any:
+    path: str, values: dict[str, Any], queue_size: int, log_level: str, log_format: str,
+    languages: tuple[str, ...],
+) -> Any:  # fmt: skip
     """Make the HTTP door of one service, an ASGI application; called in each of its processes."""
     from runner import web
 
     logs.configure(log_level, log_format)
-    return web.create(manifests.load(path), config=values, line=queue_size)
+    return web.create(narrowed(manifests.load(path), languages), config=values, line=queue_size)
 
 
 @cli.command()
-@flags(*LISTEN, "DATABASE_URL", *BROKER, "MAX_WAIT", *LOGGING)
+@flags(*LISTEN, "DATABASE_URL", *BROKER, "MAX_WAIT", "RESOLVE_POLICY", "LANGUAGE", *LOGGING)
 @until_eof
 def orchestrator(**flags_given: str | None) -> None:
     """Find the living services, take jobs for them, and answer for every job."""
@@ -125,7 +125,7 @@ def orchestrator(**flags_given: str | None) -> None:
     settings = settings_of(flags_given)
     logs.configure(settings.log_level, settings.log_format)
     make_room(settings.database_url)
-    home = Home(settings.database_url, settings.broker_url, settings.namespace, settings.max_wait)
+    home = Home.of(settings, linto_defaults(environ=os.environ, folder=Path.cwd()))
     make = partial(app.create, home)
     server.serve(make, host=settings.host, port=settings.port, grace=settings.shutdown_grace)
 
@@ -305,14 +305,7 @@ def config_(**flags_given: str | None) -> None:
     settings = settings_of(flags_given)
     manifest = manifests.load(settings.manifest) if settings.manifest else None
     settings = settings_of(flags_given, manifest)
-    rows = [(s.name, settings.shown(s.name), settings.origin(s.name), s.help) for s in TABLE]
-    if manifest is not None:
-        chosen = configured(manifest, ())
-        for key, schema in manifest.config.items():
-            value, origin = chosen.get(key, (schema["default"], "manifest"))
-            about = schema.get("description", "")
-            rows.append((config_name(manifest.name, key), str(value), origin, about))
-    terminal.show(("setting", "value", "from", "meaning"), rows)
+    terminal.show(("setting", "value", "from", "meaning"), settings_rows(settings, manifest))
 
 
 def main() -> None:

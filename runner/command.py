@@ -22,7 +22,15 @@ from runner.errors import (
     Unavailable,
 )
 from runner.manifest import Manifest
-from runner.settings import BY_NAME, Settings, resolve, service_config
+from runner.settings import (
+    BY_NAME,
+    TABLE,
+    Settings,
+    config_name,
+    resolve,
+    service_config,
+    written,
+)
 from runner.terminal import pairs, say
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,7 +78,7 @@ def flags(*names: str) -> Callable[[F], F]:
     def add(command: F) -> F:
         for name in reversed(names):
             row = BY_NAME[name]
-            default = "" if row.default is None else f"  [default: {row.default}]"
+            default = "" if row.default is None else f"  [default: {written(row.default)}]"
             option = click.option(row.flag, row.name, metavar="VALUE", help=f"{row.help}{default}")
             command = option(command)
         return command
@@ -107,6 +115,18 @@ def settings_of(given: Mapping[str, Any], manifest: Manifest | None = None) -> S
     limits = manifest.document.get("limits", {}) if manifest else {}
     said = {"CONCURRENCY": limits.get("concurrency")}
     return resolve(flags=given, environ=os.environ, folder=Path.cwd(), manifest=said)
+
+
+def settings_rows(settings: Settings, manifest: Manifest | None) -> list[tuple[str, ...]]:
+    """Return name, value, origin and meaning of every setting, and of a service's config."""
+    rows = [(s.name, settings.shown(s.name), settings.origin(s.name), s.help) for s in TABLE]
+    if manifest is not None:
+        chosen = configured(manifest, ())
+        for key, schema in manifest.config.items():
+            value, origin = chosen.get(key, (schema["default"], "manifest"))
+            about = schema.get("description", "")
+            rows.append((config_name(manifest.name, key), str(value), origin, about))
+    return rows
 
 
 def configured(manifest: Manifest, texts: Iterable[str]) -> dict[str, tuple[Any, str]]:

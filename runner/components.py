@@ -255,6 +255,11 @@ SERVICE: JSON = {
         "reason": nullable("string", "Why it is unavailable."),
         "slots": {"type": "integer", "description": "Jobs it can work on at a time."},
         "seen_at": moment("When a worker of it was last seen."),
+        "warnings": {
+            "type": "array",
+            "description": "What its workers say about themselves, such as a fallback they use.",
+            "items": {"type": "string"},
+        },
         "workers": {"type": "array", "items": ref("Worker")},
         "manifest": {"type": "object"},
         "links": {"type": "object"},
@@ -276,6 +281,8 @@ WORKER: JSON = {
         "host": {"type": "string"},
         "started_at": moment("When it started."),
         "load_seconds": nullable("number", "How long loading its handler took."),
+        "alias": nullable("string", "A second name of its service, for LinTO's clients."),
+        "warnings": {"type": "array", "items": {"type": "string"}},
         "error": nullable("string", "Why it is not used."),
     },
 }
@@ -286,6 +293,7 @@ HEALTH: JSON = {
     "properties": {
         "status": {"type": "string", "description": "`ready`, or what stands in the way."},
         "checks": {"type": "object", "description": "A line for each thing that is needed."},
+        "warnings": {"type": "array", "items": {"type": "string"}},
     },
 }
 

@@ -97,6 +97,7 @@ class Desk:
         self._mean = 0.0
         self._opened = 0.0
         self._ready = False
+        self.warnings: tuple[str, ...] = ()
 
     @contextlib.asynccontextmanager
     async def open(self, lifetime: Lifetime) -> AsyncIterator[None]:
@@ -215,8 +216,11 @@ class Desk:
         if not self._ready:
             self._lifetime.fail(error)
 
-    def _loaded(self) -> None:
+    def _loaded(self, warnings: tuple[str, ...]) -> None:
         seconds = time.monotonic() - self._opened
+        self.warnings = warnings
+        for warning in warnings:
+            log.warning("%s: %s", self.manifest.name, warning)
         self._ready = True
         self._metrics.loaded(self.manifest.name, seconds)
         log.info("%s %s is ready after %.1f s", self.manifest.name, self.manifest.version, seconds)
@@ -235,7 +239,7 @@ class Desk:
             told = HandlerInvalid(f"{self.manifest.handler}: {type(error).__name__}: {error}")
             self._call(self._loading_failed, told)
             return
-        self._call(self._loaded)
+        self._call(self._loaded, engine.warnings)
         while (ticket := self._incoming.get()) is not None:
             self._serve(engine, ticket)
         engine.close()

@@ -51,6 +51,11 @@ class Engine:
         self._root = handler.root_of(manifest)
         self._handler = handler.load(manifest, config)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the handler said about itself when it was set up."""
+        return self._handler.warnings
+
     def run(
         self,
         job_id: str,

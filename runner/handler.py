@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 from runner.context import Context
 from runner.errors import HandlerInvalid, SettingInvalid, summary
 from runner.manifest import Manifest
 from runner.schema import Schema
+
+MAX_WARNINGS, LONGEST_WARNING = 20, 500
+"""What a handler may say about itself: sentences, and characters of each."""
 
 NAMED, ANY_NAMED = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
 
@@ -27,6 +30,15 @@ class Service(ABC):
 
     A class that does not inherit from it, or a plain function `run(ctx, **inputs)`, works too.
     """
+
+    warnings: list[str]
+    """What who runs the service should know, said by `__init__`: a fallback, a missing model."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Give each handler its own list, also where `__init__` does not call ours."""
+        self = super().__new__(cls)
+        self.warnings = []
+        return self
 
     def __init__(self, config: SimpleNamespace) -> None:
         """Load what every request needs; `config` has the manifest's `config` as attributes."""
@@ -45,9 +57,13 @@ class Handler:
     """A handler that is set up and ready to be called with a context and inputs."""
 
     def __init__(
-        self, call: Callable[..., Any], config: SimpleNamespace, close: Callable[[], None]
+        self,
+        call: Callable[..., Any],
+        config: SimpleNamespace,
+        close: Callable[[], None],
+        warnings: tuple[str, ...] = (),
     ) -> None:
-        self._call, self.config, self.close = call, config, close
+        self._call, self.config, self.close, self.warnings = call, config, close, warnings
 
     def __call__(self, ctx: Context, inputs: Mapping[str, Any]) -> Any:
         """Run the author's code on one request; a coroutine is driven to its end."""
@@ -74,7 +90,15 @@ def load(manifest: Manifest, overrides: Mapping[str, Any] | None = None) -> Hand
     except BaseException as error:
         what = f"{manifest.handler} failed while it was set up"
         raise _authors(error, what, root_of(manifest)) from error
-    return Handler(call, config, getattr(call, "close", _nothing))
+    return Handler(call, config, getattr(call, "close", _nothing), _warnings(manifest, call))
+
+
+def _warnings(manifest: Manifest, call: object) -> tuple[str, ...]:
+    """Return what the handler says after it was set up, within the bounds of an announcement."""
+    said = getattr(call, "warnings", ())
+    if not isinstance(said, list | tuple) or not all(isinstance(one, str) for one in said):
+        raise HandlerInvalid(f"{manifest.handler}: `warnings` must be a list of strings.")
+    return tuple(one[:LONGEST_WARNING] for one in said[:MAX_WARNINGS])
 
 
 def configure(manifest: Manifest, overrides: Mapping[str, Any]) -> SimpleNamespace:

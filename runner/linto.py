@@ -2,93 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import jmespath
-
-from runner import language as languages_
 from runner.errors import InputInvalid, Problem, summary
+from runner.expression import Expression
+from runner.language import ANY, lookup
+from runner.linto_requests import MAX_WARNINGS, Asked, read_articles, read_documents, short
 from runner.schema import Schema, pointer
 
-MAX_WARNINGS = 100
-"""Sentences that one answer holds; more would not be read."""
-
 LONGEST = 500
-"""Characters of a sentence that somebody else wrote."""
+"""Characters of one sentence of a warning."""
 
-MAX_GROWTH, MAX_DEPTH, MAX_BRACKETS = 32, 40, 60
-"""What an expression may do: repeat its input, nest, and open lists and objects."""
+OURS = frozenset({"documents", "language"})
+"""Properties of our input that are not parameters."""
 
-FUNCTIONS = frozenset(
-    "abs ceil contains ends_with floor join keys length map max max_by merge min min_by "
-    "not_null reverse sort sort_by starts_with type values".split()
-)
-"""What an expression may call: nothing that writes long texts or numbers that JSON has not."""
-
-PRODUCTS = {"pipe", "subexpression", "index_expression", "projection", "value_projection"}
-PRODUCTS |= {"filter_projection"}
-
-Expression = Any
-"""A compiled JMESPath expression."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a request to a standalone service asks for, in LinTO's names."""
-
-    documents: list[str]
-    parameters: dict[str, Any]
-    warnings: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What `nlpConfig` says about one type of service, in LinTO's names."""
-
-    enabled: bool = True
-    service: str | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-
-def config_key(kind: str) -> str:
-    """Return the key of a type in `nlpConfig`: `keywordExtractionConfig`."""
-    first, *rest = kind.split("_")
-    return f"{first}{''.join(map(str.capitalize, rest))}Config"
-
-
-def enable_key(kind: str) -> str:
-    """Return the key that switches a type on and off: `enableKeywordExtraction`."""
-    return f"enable{''.join(map(str.capitalize, kind.split('_')))}"
-
-
-def read_choice(kind: str, config: Any) -> Choice:
-    """Read what `nlpConfig` says about a type; None stands for nothing.
-
-    `method` may stand beside or inside `methodConfig`. Raises `InputInvalid` with pointers into
-    the request.
-    """
-    if config is None:
-        return Choice()
-    place, enable = f"/nlpConfig/{config_key(kind)}", enable_key(kind)
-    wanted = {enable: (bool, "boolean"), "serviceName": (str, "string"), "method": (str, "string"),
-              "methodConfig": (dict, "object")}  # fmt: skip
-    _must_be(dict, "object", {place: config})
-    for key, (kind_of, word) in wanted.items():
-        _must_be(kind_of, word, {f"{place}/{key}": config.get(key)}, absent=True)
-    warnings = [
-        f"`{_short(key)}` of `{config_key(kind)}` is not known and was ignored."
-        for key in config
-        if key not in wanted
-    ]
-    parameters, more = _with_method(config.get("method"), config.get("methodConfig") or {})
-    enabled = config.get(enable)
-    return Choice(
-        enabled is None or enabled, config.get("serviceName"), parameters, [*warnings, *more]
-    )
+UNTRANSLATED = "could not be put into LinTO's form and is given as it is."
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,38 +51,7 @@ class Linto:
 
     def read(self, body: Any) -> Asked:
         """Read the body of a request to the standalone service; raises `InputInvalid`."""
-        _must_be(dict, "object", {"": body})
-        return self._articles(body) if self.form == "articles" else self._documents(body)
-
-    def _articles(self, body: dict[str, Any]) -> Asked:
-        articles, config = body.get("articles"), body.get("component_cfg")
-        _must_be(list, "array", {"/articles": articles}, absent=True)
-        _must_be(dict, "object", {"/component_cfg": config}, absent=True)
-        articles, config = articles or [], config or {}
-        _must_be(dict, "object", {f"/articles/{i}": one for i, one in enumerate(articles)})
-        texts = [one.get("text") for one in articles]
-        _must_be(str, "string", {f"/articles/{i}/text": one for i, one in enumerate(texts)})
-        own = config.get(self.name)
-        _must_be(dict, "object", {f"/component_cfg/{self.name}": own}, absent=True)
-        warnings = [
-            *_ignored(body, ("articles", "component_cfg"), "the request"),
-            *_ignored(config, (self.name,), "`component_cfg`"),
-        ]
-        return Asked(texts, own or {}, warnings)
-
-    def _documents(self, body: dict[str, Any]) -> Asked:
-        documents, config = body.get("documents"), body.get("config")
-        _must_be(list, "array", {"/documents": documents})
-        _must_be(str, "string", {f"/documents/{i}": one for i, one in enumerate(documents)})
-        _must_be(dict, "object", {"/config": config}, absent=True)
-        config = dict(config or {})
-        method, inner = config.pop("method", None), config.pop("methodConfig", None)
-        _must_be(dict, "object", {"/config/methodConfig": inner}, absent=True)
-        parameters, warnings = _with_method(method, {**config, **(inner or {})})
-        return Asked(
-            documents, parameters, [*_ignored(body, ("documents", "config"), "the request"),
-                                    *warnings]
-        )  # fmt: skip
+        return read_articles(body, self.name) if self.form == "articles" else read_documents(body)
 
     def to_input(
         self, documents: Sequence[str], parameters: Mapping[str, Any], language: str | None = None
@@ -164,6 +63,7 @@ class Linto:
         """
         given = {name: value for name, value in parameters.items() if value is not None}
         silent = {name: value for name, value in self.defaults.items() if name not in given}
+        silent = {name: value for name, value in silent.items() if value is not None}
         values: dict[str, Any] = {}
         warnings: list[str] = []
         for name, value in [*silent.items(), *given.items()]:
@@ -176,21 +76,23 @@ class Linto:
         return {**values, "documents": list(documents)}, _bounded(warnings)
 
     def _translated(self, name: str, value: Any) -> tuple[dict[str, Any], str | None]:
-        target = self.parameters.get(name, name if name in self.properties - OURS else UNKNOWN)
-        if isinstance(target, str) and target != UNKNOWN:
-            return {target: value}, None
+        """Return what a parameter sets, or why it sets nothing."""
+        target = self.parameters.get(name, name)
         if target is None:
             return {}, f"The parameter `{name}` has no meaning here and was ignored."
-        if isinstance(target, str):
-            known = ", ".join(self.known) or "none"
-            return {}, f"There is no parameter `{_short(name)}`; it was ignored. Known are: {known}."
-        found = {key: _search(expression, value) for key, expression in target.items()}
-        found = {key: value for key, value in found.items() if value is not None}
-        return found, None if found else f"The value of `{name}` was not understood and was ignored."
+        if isinstance(target, Mapping):
+            found = {key: expression(value) for key, expression in target.items()}
+            found = {key: one for key, one in found.items() if one is not None}
+            unclear = f"The value of `{name}` was not understood and was ignored."
+            return found, None if found else unclear
+        if target in self.properties - OURS:
+            return {target: value}, None
+        known = ", ".join(self.known) or "none"
+        return {}, f"There is no parameter `{short(name)}`; it was ignored. Known are: {known}."
 
     def _language(self, asked: str) -> str:
         tag = asked.strip().replace("_", "-")
-        found = languages_.lookup(tag, self.languages or (languages_.ANY,))
+        found = lookup(tag, self.languages or (ANY,))
         if found is None:
             problem = Problem("/language", "language_unsupported",
                               "is not a language of this service", list(self.languages) or None,
@@ -206,15 +108,14 @@ class Linto:
         """
         texts = "/articles/{}/text" if self.form == "articles" and not parameters else ""
         usual = f"/component_cfg/{self.name}" if self.form == "articles" else "/config"
-        return [_moved(one, texts, parameters or usual, self._names()) for one in problems]
+        return [_moved(one, texts, parameters or usual, self.speaker) for one in problems]
 
-    def _names(self) -> dict[str, str]:
-        """Return the parameter that speaks of each property of our input."""
-        names = {}
+    def speaker(self, key: str) -> str:
+        """Return the parameter that speaks of a property of our input."""
         for name, target in self.parameters.items():
-            for key in [target] if isinstance(target, str) else target or ():
-                names.setdefault(key, name)
-        return names
+            if key == target or (isinstance(target, Mapping) and key in target):
+                return name
+        return key
 
     # --- out -------------------------------------------------------------------------------------
 
@@ -245,11 +146,14 @@ class Linto:
             failed = {} if self.pairs else self._echoed(text, {"error": error})
             return failed, f"has no result: {next(_sentences([error]), 'it failed.')}"
         if self.pairs:
-            pairs = _search(self.pairs, one)
-            if isinstance(pairs, list) and all(map(_is_pair, pairs)):
-                return dict(reversed([(key, value) for key, value in reversed(pairs)])), None
-            return one, UNTRANSLATED
-        result = _search(self.document, one) if self.document else one
+            pairs = self.pairs(one)
+            if not isinstance(pairs, list) or not all(map(_is_pair, pairs)):
+                return one, UNTRANSLATED
+            best: dict[str, Any] = {}
+            for key, value in pairs:  # the first of two with one name is the better
+                best.setdefault(key, value)
+            return best, None
+        result = self.document(one) if self.document else one
         if self.document and not isinstance(result, dict):
             return self._echoed(text, one), UNTRANSLATED
         return self._echoed(text, result), None
@@ -262,6 +166,136 @@ class Linto:
         return {"text": text, **{key: value for key, value in whole.items() if key != "text"}}
 
 
-OURS = frozenset({"documents", "language"})
-UNKNOWN = "?"
-UNTRANSLATED = "could not be put into LinTO's form and is given as it is."
+# --- the block of a manifest ---------------------------------------------------------------------
+
+
+def of(document: Mapping[str, Any], languages: Sequence[str]) -> Linto | None:
+    """Return how the service of a sound manifest speaks LinTO, or None if it has no such form.
+
+    `document` is the parsed manifest and `languages` what the service takes. Without an `x-linto`
+    block a service speaks it with the defaults if it takes a list of texts as `documents`.
+    """
+    if not _takes_texts(document):
+        return None
+    block = document.get("x-linto", {})
+    kind = _kind(document)
+    return Linto(
+        type=kind,
+        name=block.get("name", kind),
+        form=block.get("form", "articles"),
+        default=block.get("default", False),
+        languages=tuple(languages),
+        properties=frozenset(document["input"]["properties"]),
+        parameters={
+            name: {key: Expression(text) for key, text in target.items()}
+            if isinstance(target, dict) else target
+            for name, target in block.get("parameters", {}).items()
+        },
+        defaults=block.get("defaults", {}),
+        document=Expression(block["document"]) if "document" in block else None,
+        pairs=Expression(block["pairs"]) if "pairs" in block else None,
+    )  # fmt: skip
+
+
+def block_problems(document: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find what is wrong with the `x-linto` block of a manifest whose shape is right."""
+    if "x-linto" not in document:
+        return
+    block = document["x-linto"]
+    if not _takes_texts(document):
+        yield _problem([], "needs an array `documents` in input (of strings) and output")
+        return
+    if "document" in block and "pairs" in block:
+        yield _problem(["pairs"], "stands beside `document`", "one of the two")
+    if block.get("form") == "documents" and block.get("name", _kind(document)) == "run":
+        yield _problem([], "would take the address of `/run`", "another `name`")
+    found = list(_target_problems(block, document["input"]["properties"]))
+    for key in ("document", "pairs"):
+        if key in block:
+            found += _expression_problems([key], block[key])
+    yield from found
+    if not found:
+        yield from _default_problems(of(document, ()), document["input"])
+
+
+def _default_problems(linto: Linto | None, schema: Mapping[str, Any]) -> Iterator[Problem]:
+    """Validate LinTO's defaults as what they become: nobody else does before a request."""
+    assert linto is not None
+    for name in linto.defaults:
+        if name not in linto.known:
+            yield _problem(["defaults", name], "is not a parameter", linto.known)
+    inputs, _ = linto.to_input([], {})
+    del inputs["documents"]
+    for one in Schema({**schema, "required": []}).problems(inputs):
+        key = one.pointer.split("/")[1] if one.pointer else ""
+        yield replace(one, pointer=pointer(["x-linto", "defaults", linto.speaker(key)]))
+
+
+def _target_problems(block: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[Problem]:
+    names = sorted(known.keys() - OURS)
+    for name, target in block.get("parameters", {}).items():
+        path = ["parameters", name]
+        if isinstance(target, str) and target not in names:
+            yield _problem(path, "is not a parameter of the input", names, target)
+        for key, text in target.items() if isinstance(target, dict) else ():
+            if key not in names:
+                yield _problem([*path, key], "is not a parameter of the input", names, key)
+            yield from _expression_problems([*path, key], text)
+
+
+def _expression_problems(path: list[str], text: str) -> Iterator[Problem]:
+    try:
+        Expression(text)
+    except ValueError as error:
+        yield _problem(path, str(error), "a JMESPath expression", text[:60])
+
+
+def _problem(path: list[str], message: str, expected: Any = None, got: Any = None) -> Problem:
+    return Problem(pointer(["x-linto", *path]), "linto", message, expected, got)
+
+
+def _kind(document: Mapping[str, Any]) -> str:
+    kind: str = document.get("type", document["name"].replace("-", "_"))
+    return kind
+
+
+def _takes_texts(document: Mapping[str, Any]) -> bool:
+    texts = document["input"]["properties"].get("documents")
+    results = document["output"].get("properties", {}).get("documents")
+    match texts, results:
+        case {"type": "array", "items": {"type": "string"}}, {"type": "array"}:
+            return True
+    return False
+
+
+# --- small words ---------------------------------------------------------------------------------
+
+
+def _moved(problem: Problem, texts: str, place: str, speaker: Callable[[str], str]) -> Problem:
+    """Put a problem of our input to where the caller wrote what is wrong."""
+    match problem.pointer.split("/"):
+        case ["", "documents", *rest] if texts:
+            where = texts.format(rest[0]) if rest else "/articles"
+        case ["", "documents" | "language", *_] | [""]:
+            where = problem.pointer
+        case ["", key, *rest]:
+            where = place + pointer([speaker(key), *rest])
+    return replace(problem, pointer=where)
+
+
+def _sentences(said: Any) -> Iterator[str]:
+    """Find the sentences among what a handler calls warnings or errors."""
+    for one in said if isinstance(said, list) else ():
+        text = one.get("detail", one.get("message")) if isinstance(one, dict) else one
+        if isinstance(text, str) and text:
+            yield text
+
+
+def _bounded(warnings: list[str]) -> list[str]:
+    more = len(warnings) - MAX_WARNINGS
+    told = [warning[:LONGEST] for warning in warnings[:MAX_WARNINGS]]
+    return [*told, f"… and {more} more."] if more > 0 else told
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)

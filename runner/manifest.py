@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from runner import language
+from runner import language, linto
 from runner.errors import InputInvalid, ManifestInvalid, Problem, summary
 from runner.schema import Schema, closed, pointer, schema_problems
 from runner.source import SourceInvalid, beyond_bounds, read
@@ -88,6 +88,11 @@ class Manifest:
     def output_schema(self) -> Schema:
         """The compiled schema of the result, closed at the top level."""
         return Schema(closed(self.output))
+
+    @cached_property
+    def linto(self) -> linto.Linto | None:
+        """How callers of LinTO's services reach this one, if they can."""
+        return linto.of(self.document, self.languages)
 
     def accept(self, value: Any) -> dict[str, Any]:
         """Return the input with defaults filled in and its language resolved.
@@ -172,6 +177,7 @@ def _problems_of(document: Any) -> Iterator[Problem]:
         yield from _empty_limits(manifest)
         yield from _default_problems(manifest)
         yield from _example_problems(manifest)
+        yield from linto.block_problems(document)
 
 
 def _schema_problems(document: dict[str, Any]) -> Iterator[Problem]:

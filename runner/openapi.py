@@ -28,6 +28,8 @@ from runner.components import (
     problems,
     ref,
 )
+from runner.linto_paths import TAG as LINTO
+from runner.linto_paths import linto_paths
 from runner.manifest import Manifest
 from runner.paths import health, job_paths, operations, service_paths
 from runner.relocation import embedded
@@ -69,11 +71,17 @@ def of_platform(services: Services, version: str) -> JSON:
         schemas |= _schemas(manifest) | {f"{_title(manifest)}Job": _answered_job(manifest)}
     return {
         **_head("nlp-runner", version, "Language services and their jobs", PLATFORM, version),
-        "tags": [*(_tag(manifest) for manifest, _ in services), *PLATFORM_TAGS, OPERATIONS],
+        "tags": [
+            *(_tag(manifest) for manifest, _ in services),
+            *PLATFORM_TAGS,
+            LINTO,
+            OPERATIONS,
+        ],
         "paths": {
             **paths,
             **service_paths(),
             **job_paths(),
+            **linto_paths(),
             "/healthz": health("healthz", "The same as /readyz"),
             **operations(),
         },

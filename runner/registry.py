@@ -33,7 +33,11 @@ STATES = ("starting", "ready", "draining", "unhealthy")
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What one worker says about itself; times are seconds since the epoch."""
+    """What one worker says about itself; times are seconds since the epoch.
+
+    The last four are what its operator tells LinTO's clients: a second name, a sentence, languages
+    and a name of the queue. Empty, the manifest says it.
+    """
 
     instance: str
     service: str
@@ -47,7 +51,15 @@ class Instance:
     started_at: float = 0.0
     load_seconds: float | None = None
     error: str | None = None
+    warnings: tuple[str, ...] = ()
+    alias: str = ""
+    info: str = ""
+    languages: tuple[str, ...] = ()
+    queue_name: str = ""
 
+
+_SENTENCE = {"type": "string", "maxLength": 500}
+_TAG = {"type": "string", "maxLength": 255, "pattern": r"^(\*|[A-Za-z0-9-]+)$"}
 
 _RECORD = Schema(
     {
@@ -67,6 +79,11 @@ _RECORD = Schema(
             "started_at": {"type": "number", "minimum": 0, "maximum": 10**11},
             "load_seconds": {"type": ["number", "null"], "minimum": 0, "maximum": 10**9},
             "error": {"type": ["string", "null"], "maxLength": 8000},
+            "warnings": {"type": "array", "maxItems": 20, "items": _SENTENCE},
+            "alias": {"type": "string", "maxLength": 100, "pattern": "^[A-Za-z0-9._-]*$"},
+            "info": _SENTENCE,
+            "languages": {"type": "array", "maxItems": 50, "items": _TAG},
+            "queue_name": {"type": "string", "maxLength": 100, "pattern": "^[A-Za-z0-9._-]*$"},
         },
     }
 )
@@ -167,4 +184,5 @@ def _instance(record: bytes | str | None) -> Instance | None:
         return None
     # 3.0 is an integer too in JSON Schema, but not to a database.
     whole = {key: int(document.get(key, 0)) for key in ("slots", "busy", "pid")}
-    return Instance(**{**document, **whole})
+    lists = {key: tuple(document.get(key, ())) for key in ("warnings", "languages")}
+    return Instance(**{**document, **whole, **lists})

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 
+from runner import words
 from runner.errors import SettingInvalid
+from runner.language import ANY
 
 ORIGINS = ("flag", "environment", ".env", ".envdefault", "manifest", "built-in")
 """Where a value can come from, the strongest first."""
@@ -28,6 +30,7 @@ class Setting:
     help: str
     secret: bool = False
     option: str = ""
+    older: str = ""
 
     @property
     def key(self) -> str:
@@ -40,98 +43,42 @@ class Setting:
         return self.option or "--" + self.key.replace("_", "-")
 
 
-def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    words = f"must be a whole number, {least} " + ("or more" if most is None else f"to {most}")
-
-    def parse(text: str) -> int:
-        value = int(text) if re.fullmatch("[0-9]{1,9}", text) else -1
-        if value < least or (most is not None and value > most):
-            raise ValueError(words)
-        return value
-
-    return parse
-
-
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?s?", text):
-        raise ValueError("must be seconds, 0 or more")
-    return float(text.removesuffix("s"))
-
-
-def _mode(text: str) -> str:
-    if text not in ("http", "worker", "task"):
-        raise ValueError("must be http or worker")
-    return "worker" if text == "task" else text
-
-
-def _broker(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise ValueError("must be a redis:// or rediss:// URL")
-    if not re.fullmatch("(/[0-9]{0,4})?", parts.path) or not _sound_port(parts):
-        raise ValueError(
-            "must be redis://host:port/number; in its password write @ as %40, / as %2F, # as %23"
-        )
-    return text
-
-
-def _sound_port(parts: SplitResult) -> bool:
-    try:
-        return parts.port != 0
-    except ValueError:
-        return False
-
-
-def _database(text: str) -> str:
-    if not text.startswith(("sqlite:///", "postgresql://", "postgres://")):
-        raise ValueError("must be a sqlite:///… or postgresql://… URL")
-    return text
-
-
-def _http(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be an http:// or https:// URL")
-    return text
-
-
-def _namespace(text: str) -> str:
-    if not text or not all(c.isalnum() or c in "-_" for c in text):
-        raise ValueError("must be letters, digits, - or _")
-    return text
-
-
-def _choice(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError(f"must be {' or '.join(words)}")
-        return text.lower()
-
-    return parse
-
-
 TABLE: tuple[Setting, ...] = (
     Setting("HOST", str, "127.0.0.1", "Address to listen on; 0.0.0.0 for every interface."),
-    Setting("PORT", _whole(0, 65535), 8000, "Port to listen on."),
+    Setting("PORT", words.whole(0, 65535), 8000, "Port to listen on."),
     Setting("MANIFEST", str, None, "The manifest of the service to serve."),
-    Setting("SERVICE_MODE", _mode, "http", "How to serve it: http, or worker (also: task).",
+    Setting("SERVICE_MODE", words.mode, "http", "How to serve it: http, or worker (also: task).",
             option="--mode"),
-    Setting("CONCURRENCY", _whole(1), 1, "Executions at a time, each in its own process."),
-    Setting("QUEUE_SIZE", _whole(0), 16,
+    Setting("CONCURRENCY", words.whole(1), 1, "Executions at a time, each in its own process."),
+    Setting("QUEUE_SIZE", words.whole(0), 16,
             "Requests that may wait for a slot in HTTP mode, per process."),
-    Setting("SERVICES_BROKER", _broker, "redis://127.0.0.1:6379/0", "The Redis that carries jobs.",
-            secret=True),
+    Setting("SERVICES_BROKER", words.broker, "redis://127.0.0.1:6379/0",
+            "The Redis that carries jobs.", secret=True),
     Setting("BROKER_PASS", str, None, "Password of that Redis, if its URL has none.", secret=True),
-    Setting("NAMESPACE", _namespace, "nlp", "Prefix of every Redis key of this deployment."),
-    Setting("DATABASE_URL", _database, "sqlite:///.nlp-runner/jobs.db",
+    Setting("NAMESPACE", words.namespace, "nlp", "Prefix of every Redis key of this deployment."),
+    Setting("DATABASE_URL", words.database, "sqlite:///.nlp-runner/jobs.db",
             "Where jobs are kept: sqlite:///file or postgresql://user@host/name.", secret=True),
     Setting("DATA_DIR", str, ".nlp-runner", "Folder of `nlp-runner up` for its Redis and jobs."),
-    Setting("MAX_WAIT", _seconds, 60.0, "Longest a caller may wait in one request, in seconds."),
-    Setting("SHUTDOWN_GRACE", _seconds, 30.0, "Seconds that running work gets at a stop."),
-    Setting("ORCHESTRATOR_URL", _http, "http://127.0.0.1:8000", "The orchestrator that `call`, "
-            "`services` and `jobs` talk to.", option="--url"),
-    Setting("LOG_LEVEL", _choice("debug", "info", "warning", "error"), "info", "What is logged."),
-    Setting("LOG_FORMAT", _choice("console", "json"), "console", "Lines for people, or JSON."),
+    Setting("MAX_WAIT", words.seconds, 60.0,
+            "Longest a caller may wait in one request, in seconds."),
+    Setting("SHUTDOWN_GRACE", words.seconds, 30.0, "Seconds that running work gets at a stop."),
+    Setting("ORCHESTRATOR_URL", words.http, "http://127.0.0.1:8000",
+            "The orchestrator that `call`, `services` and `jobs` talk to.", option="--url"),
+    Setting("SERVICE_NAME", words.name, None,
+            "A second name of a worker's service, for LinTO's clients."),
+    Setting("MODEL_INFO", words.sentence, None,
+            "What /list-services says about a worker; else the manifest's summary."),
+    Setting("QUEUE_NAME", words.name, None, "What /list-services calls a worker's queue; "
+            "the real one is named after the manifest's digest."),
+    Setting("LANGUAGE", words.languages, (ANY,),
+            "Languages taken in HTTP mode, announced by a worker, asked for by POST /nlp: fr en, "
+            "or * (also: APP_LANG).", older="APP_LANG"),
+    Setting("RESOLVE_POLICY", words.choice("any", "default", "strict"), "any",
+            "Which service POST /nlp takes when none is named: any, default (named by "
+            "{TYPE}_DEFAULT) or strict (none)."),
+    Setting("LOG_LEVEL", words.choice("debug", "info", "warning", "error"), "info",
+            "What is logged."),
+    Setting("LOG_FORMAT", words.choice("console", "json"), "console", "Lines for people, or JSON."),
 )  # fmt: skip
 
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in TABLE}
@@ -177,7 +124,7 @@ class Settings:
         value = self._values[name.lower()]
         if value is None:
             return "(none)"
-        return masked(str(value)) if BY_NAME[name].secret else str(value)
+        return masked(str(value)) if BY_NAME[name].secret else written(value)
 
 
 def resolve(
@@ -234,6 +181,22 @@ def service_config(
     return found
 
 
+def linto_defaults(*, environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return the service that each type has by default: `KEYWORD_EXTRACTION_DEFAULT=yake`."""
+    found: dict[str, str] = {}
+    for _, values in reversed(_texts(environ, folder)):
+        for variable, name in values.items():
+            kind = re.fullmatch("([A-Z][A-Z0-9_]*)_DEFAULT", variable)
+            if kind and name.strip():
+                found[kind[1].lower()] = name.strip()
+    return found
+
+
+def written(value: Any) -> str:
+    """Return a setting's value as it is written in the environment."""
+    return "|".join(value) if isinstance(value, tuple) else str(value)
+
+
 def config_name(service: str, key: str) -> str:
     """Return the environment name of a config value: `NER_MODEL`."""
     return f"{service}_{key}".upper().replace("-", "_")
@@ -272,7 +235,7 @@ def _find(
     if flags.get(setting.name) is not None:
         return _parsed(setting, str(flags[setting.name]), "flag"), "flag"
     for origin, values in texts:
-        text = values.get(setting.name)
+        text = values.get(setting.name) or values.get(setting.older)
         if not text and setting.secret and (file := values.get(f"{setting.name}_FILE")):
             text = _secret(setting, file)
         if text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from runner import http, openapi
 from runner.context import Emit
 from runner.desk import LATE, Answer, Desk, Ticket
 from runner.engine import Engine
-from runner.errors import InputInvalid, Interrupted
+from runner.errors import InputInvalid, Interrupted, summary
 from runner.events import Event
 from runner.http import document_response, json_response, problem_response
 from runner.manifest import Manifest
@@ -41,6 +42,9 @@ LARGE = 256 * 1024
 
 BACKLOG = 1000
 """Events a stream's client may be behind; then progress and log lines are left out."""
+
+LONGEST_HEADER = 4000
+"""Characters of the warnings beside an answer that is a list; proxies drop long headers."""
 
 Make = Callable[[Manifest, Mapping[str, Any] | None], Engine]
 
@@ -66,8 +70,11 @@ def create(
     desk = Desk(manifest, functools.partial(make, manifest, config), line, late,
                 (count, *listeners), metrics)  # fmt: skip
     door = Door(manifest, desk, metrics)
+    form = manifest.linto
     routes = [
         Route("/run", door.run, methods=["POST"]),
+        *([Route(form.route, door.linto, methods=["POST"])] if form else []),
+        Route("/healthcheck", door.healthcheck),
         Route("/livez", door.livez),
         Route("/readyz", door.readyz),
         Route("/metrics", door.measurements),
@@ -90,8 +97,7 @@ class Door:
         """Execute one request, and answer with its output or with its events."""
         self._desk.check()
         inputs = await http.read_json(request, self._manifest.limits.max_body)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        ticket = Ticket(f"{random.getrandbits(128):032x}", inputs, answer)
+        ticket = _ticket(inputs)
         accept = request.headers.get("accept", "")
         stream = next((stream for kind, stream in STREAMS if kind in accept), None)
         # Whoever must wait, or wants a stream, hears of an invalid input first. Others do not pay
@@ -108,6 +114,41 @@ class Door:
         if found.outcome.error is not None:
             return problem_response(found.outcome.error, request, headers)
         return Response(found.body, headers=headers, media_type="application/json")
+
+    async def linto(self, request: Request) -> Response:
+        """Execute a request in LinTO's words, and answer in them; otherwise it is as `run`."""
+        self._desk.check()
+        form = self._manifest.linto
+        assert form is not None
+        asked = form.read(await http.read_json(request, self._manifest.limits.max_body))
+        inputs, warnings = form.to_input(
+            asked.documents, asked.parameters, request.path_params.get("lang")
+        )
+        warnings = [*asked.warnings, *warnings]
+        results: list[Any] = []
+        headers: dict[str, str] = {}
+        if asked.documents:
+            ticket = _ticket(inputs)
+            headers["x-job-id"] = ticket.job_id
+            try:
+                await self._validate(request, ticket)
+            except InputInvalid as error:
+                problems = form.located(error.problems)
+                raise InputInvalid(summary(problems, "the request"), problems=problems) from None
+            self._desk.submit(ticket)
+            found = await self._wait(ticket, request.receive)
+            if found.outcome.error is not None:
+                return problem_response(found.outcome.error, request, headers)
+            results, more = await asyncio.to_thread(
+                lambda: form.to_results(asked.documents, orjson.loads(found.body))
+            )
+            warnings += more
+        if form.form == "articles":
+            told = {"warnings": warnings} if warnings else {}
+            return json_response({form.name: results, **told}, headers=headers)
+        if warnings:  # a list has no place for them
+            headers["x-warnings"] = json.dumps(warnings)[:LONGEST_HEADER]
+        return json_response(results, headers=headers)
 
     async def _validate(self, request: Request, ticket: Ticket) -> None:
         declared = request.headers.get("content-length", "")
@@ -147,10 +188,18 @@ class Door:
         """Say that the process is alive."""
         return json_response({"status": "alive"})
 
+    async def healthcheck(self, request: Request) -> Response:
+        """Say in LinTO's words whether a request would be taken now."""
+        if self._desk.state == "ready":
+            return json_response({"healthcheck": "OK"})
+        return json_response({"healthcheck": self._desk.state}, 503, {"retry-after": "2"})
+
     async def readyz(self, request: Request) -> Response:
         """Say whether a request would be taken now."""
         state = self._desk.state
-        document = {"status": state, "service": self._manifest.name}
+        document: dict[str, Any] = {"status": state, "service": self._manifest.name}
+        if self._desk.warnings:
+            document["warnings"] = self._desk.warnings
         if state == "ready":
             return json_response(document)
         return json_response(document, 503, {"retry-after": "2"})
@@ -185,6 +234,11 @@ class Door:
             "links": {page: f"/{page}" for page in pages},
         }
         return json_response(document, headers={"link": '</openapi.json>; rel="service-desc"'})
+
+
+def _ticket(inputs: Any) -> Ticket:
+    answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    return Ticket(f"{random.getrandbits(128):032x}", inputs, answer)
 
 
 STREAMS = (("text/event-stream", http.sse), ("application/x-ndjson", http.ndjson))

@@ -23,8 +23,11 @@ from runner.errors import (
     TimedOut,
     WorkerLost,
 )
+from runner.handler import MAX_WARNINGS
+from runner.language import ANY
 from runner.manifest import Manifest
 from runner.registry import BEAT, Announcer, Instance
+from runner.settings import Settings
 from runner.watch import GRACE
 
 log = logging.getLogger(__name__)
@@ -38,12 +41,29 @@ LOAD_FAILED = 3
 
 @dataclass(frozen=True)
 class Post:
-    """Where a worker works: its Redis, its namespace, how many jobs at a time, how it stops."""
+    """Where a worker works: its Redis, its namespace, how many jobs at a time, how it stops.
+
+    The rest is what it tells LinTO's clients besides its manifest.
+    """
 
     url: str
     namespace: str
     concurrency: int
     shutdown_grace: float
+    alias: str = ""
+    info: str = ""
+    languages: tuple[str, ...] = ()
+    queue_name: str = ""
+
+
+def post_of(settings: Settings) -> Post:
+    """Return where the settings put a worker."""
+    return Post(
+        settings.broker_url, settings.namespace, settings.concurrency, settings.shutdown_grace,
+        alias=settings.service_name or "", info=settings.model_info or "",
+        languages=() if ANY in settings.language else settings.language,
+        queue_name=settings.queue_name or "",
+    )  # fmt: skip
 
 
 def serve(manifest: Manifest, config: Mapping[str, Any], post: Post) -> int:
@@ -74,7 +94,8 @@ class _Parent:
             Instance(
                 self.name, manifest.name, manifest.version, manifest.digest, "starting",
                 slots=post.concurrency, host=socket.gethostname(), pid=os.getpid(),
-                started_at=self._born,
+                started_at=self._born, alias=post.alias, info=post.info,
+                languages=post.languages, queue_name=post.queue_name,
             ),
         )  # fmt: skip
         self._wire = wire.WorkerWire(self._redis, post.namespace)
@@ -132,6 +153,11 @@ class _Parent:
                          self.manifest.version, seconds, self.post.concurrency)  # fmt: skip
                 self._served = True
                 self._announce(state="ready", load_seconds=seconds)
+            case {"warning": str(sentence)}:
+                told = self._announcer.instance.warnings
+                if sentence not in told and len(told) < MAX_WARNINGS:
+                    log.warning("%s: %s", self.manifest.name, sentence)
+                    self._announce(warnings=(*told, sentence))
             case {"failed": reason}:
                 self._fail(reason)
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from runner import http
-from runner.orchestrator import routes
+from runner.orchestrator import linto, routes
 from runner.orchestrator.life import Home, Orchestrator
 
 
@@ -38,6 +38,12 @@ def create(home: Home) -> Starlette:
         on("GET", "/v1/services", routes.list_services),
         on("GET", "/v1/services/{name}", routes.get_service),
         on("GET", "/status/{id}", routes.get_job),
+        on("POST", "/nlp", linto.create_job),
+        on("GET", "/job/{id}", linto.get_job),
+        on("GET", "/results/{id}", linto.get_results),
+        on("GET", "/job-log/{id}", linto.get_log),
+        on("GET", "/revoke/{id}", linto.revoke),
+        on("GET", "/healthcheck", linto.healthcheck),
         on("GET", "/list-services", routes.list_linto_services),
         on("GET", "/livez", routes.livez),
         on("GET", "/readyz", routes.readyz),

@@ -107,6 +107,11 @@ class Catalog:
             raise NoWorker(entry.why_unavailable(), retry_after=5)
         return entry.manifest
 
+    def manifest(self, digest: str) -> Manifest | None:
+        """Return the manifest of this digest, if a living worker announces it."""
+        known = self._manifests.get(digest)
+        return known if isinstance(known, Manifest) else None
+
     def largest_body(self) -> int:
         """Return the most bytes that any known service takes in one body."""
         return max((e.manifest.limits.max_body for e in self._entries.values()), default=1_000_000)

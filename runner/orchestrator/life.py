@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -23,8 +23,10 @@ from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.dispatch import Dispatcher, wanted
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.repair import Repair
+from runner.orchestrator.resolution import Policy
 from runner.orchestrator.store import Store
 from runner.registry import Registry
+from runner.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +39,25 @@ STORE_PATIENCE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where an orchestrator lives: its database, its Redis, its namespace, its patience (s)."""
+    """Where an orchestrator lives, how long a caller may wait (s), and whom LinTO's calls reach."""
 
     database_url: str
     broker_url: str
     namespace: str
     max_wait: float
+    policy: Policy = field(default_factory=Policy)
+
+    @classmethod
+    def of(cls, settings: Settings, defaults: Mapping[str, str]) -> Home:
+        """Return what the settings say; `defaults` names the default service of each type."""
+        policy = Policy(settings.resolve_policy, defaults, settings.language)
+        return cls(
+            settings.database_url,
+            settings.broker_url,
+            settings.namespace,
+            settings.max_wait,
+            policy,
+        )
 
 
 class Orchestrator:
@@ -95,6 +110,16 @@ class Orchestrator:
             services = [(entry.manifest, entry.available) for entry in self.catalog.entries()]
             self._openapi = (self.catalog.version, openapi.of_platform(services, self.version))
         return self._openapi[1]
+
+    async def manifest(self, digest: str) -> Manifest | None:
+        """Return the manifest that a job was validated against, if it is still known."""
+        known = self.catalog.manifest(digest)
+        if known is not None:
+            return known
+        document = await self.store.manifest(digest)
+        with contextlib.suppress(ManifestInvalid):
+            return from_document(document)
+        return None
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Stop the server when work that should go on for ever has ended: half alive is worse."""

@@ -185,6 +185,12 @@ def unfinished(session: Session, service: str) -> int:
     return int(count)
 
 
+def manifest(session: Session, digest: str) -> dict[str, Any] | None:
+    """Return the document of a manifest that was kept, or None."""
+    found = session.rows("SELECT document FROM manifest WHERE digest = ?", digest)
+    return json.loads(found[0][0]) if found else None
+
+
 def manifests(session: Session) -> list[tuple[str, dict[str, Any], float]]:
     """Return the digest, document and time of last sight of every manifest ever kept."""
     rows = session.rows("SELECT digest, document, seen_at FROM manifest ORDER BY name, seen_at")

@@ -7,6 +7,7 @@ from typing import Any
 
 from runner.orchestrator.catalog import Entry, Member
 from runner.orchestrator.jobs import Job
+from runner.registry import Instance
 from runner.stream import progress_data, when
 
 
@@ -103,6 +104,7 @@ def service_resource(entry: Entry, *, whole: bool = False) -> dict[str, Any]:
         "reason": None if entry.available else entry.why_unavailable(),
         "slots": sum(m.instance.slots for m in entry.members if m.usable),
         "seen_at": when(entry.seen_at),
+        "warnings": list(dict.fromkeys(w for m in entry.members for w in m.instance.warnings)),
         "workers": [worker_resource(member) for member in entry.members],
         "links": {"self": here, "jobs": f"{here}/jobs"},
     }
@@ -123,33 +125,46 @@ def worker_resource(member: Member) -> dict[str, Any]:
         "host": instance.host,
         "started_at": when(instance.started_at),
         "load_seconds": instance.load_seconds,
+        "alias": instance.alias or None,
+        "warnings": list(instance.warnings),
         "error": member.quarantined or instance.error,
     }
 
 
 def linto_services(entries: list[Entry]) -> dict[str, list[dict[str, Any]]]:
-    """Return the living services by type, in the shape LinTO's clients know (`/list-services`)."""
+    """Return the living services by type, in the shape LinTO's clients know (`/list-services`).
+
+    Workers that their operator gave another name are a service of that name.
+    """
     listed: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
-        usable = [m.instance for m in entry.members if m.usable]
-        if usable:
-            manifest = entry.manifest
-            listed.setdefault(manifest.type, []).append(
-                {
-                    "service_name": manifest.name,
-                    "service_type": manifest.type,
-                    "service_language": "|".join(manifest.languages) or "*",
-                    "queue_name": manifest.name,
-                    "info": manifest.summary,
-                    "instances": [
-                        {
-                            "host_name": i.instance,
-                            "last_alive": int(entry.seen_at),
-                            "version": i.version,
-                            "concurrency": i.slots,
-                        }
-                        for i in usable
-                    ],
-                }
-            )
+        named: dict[str, list[Instance]] = {}
+        for member in entry.members:
+            if member.usable:
+                name = member.instance.alias or entry.manifest.name
+                named.setdefault(name, []).append(member.instance)
+        for name, instances in named.items():
+            found = _linto_service(entry, name, instances)
+            listed.setdefault(entry.manifest.type, []).append(found)
     return listed
+
+
+def _linto_service(entry: Entry, name: str, instances: list[Instance]) -> dict[str, Any]:
+    manifest = entry.manifest
+    announced = dict.fromkeys(tag for i in instances for tag in i.languages or manifest.languages)
+    return {
+        "service_name": name,
+        "service_type": manifest.type,
+        "service_language": "|".join(announced) or "*",
+        "queue_name": next((i.queue_name for i in instances if i.queue_name), name),
+        "info": next((i.info for i in instances if i.info), manifest.summary),
+        "instances": [
+            {
+                "host_name": i.instance,
+                "last_alive": int(entry.seen_at),
+                "version": i.version,
+                "concurrency": i.slots,
+            }
+            for i in instances
+        ],
+    }

@@ -205,6 +205,10 @@ class Store:
             partial(changes.save_manifest, digest=digest, name=name, document=document, now=now)
         )
 
+    async def manifest(self, digest: str) -> dict[str, Any] | None:
+        """Return the document of a manifest that was kept, or None."""
+        return await self._database.read(partial(queries.manifest, digest=digest))
+
     async def manifests(self) -> Manifests:
         """Return (digest, document, seen_at) of every manifest kept."""
         return await self._database.read(queries.manifests)
