@@ -6,6 +6,7 @@ A door and what it needs are imported inside their command, so that no command p
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -36,9 +37,12 @@ from runner.command import (
     until_eof,
 )
 from runner.errors import HandlerInvalid, ManifestInvalid, SettingInvalid
+from runner.language import ANY
 from runner.manifest import Manifest
 from runner.narrowing import narrowed
 from runner.settings import Settings, linto_defaults
+
+log = logging.getLogger(__name__)
 
 LISTEN = ("HOST", "PORT", "SHUTDOWN_GRACE")
 LINTO = ("SERVICE_NAME", "MODEL_INFO", "QUEUE_NAME", "LANGUAGE")
@@ -110,7 +114,10 @@ def http_app(
     from runner import web
 
     logs.configure(log_level, log_format)
-    return web.create(narrowed(manifests.load(path), languages), config=values, line=queue_size)
+    manifest = narrowed(manifests.load(path), languages)
+    if manifest.languages and ANY not in languages:
+        log.info("%s takes %s only (LANGUAGE)", manifest.name, ", ".join(manifest.languages))
+    return web.create(manifest, config=values, line=queue_size)
 
 
 @cli.command()

@@ -119,7 +119,9 @@ def settings_of(given: Mapping[str, Any], manifest: Manifest | None = None) -> S
 
 def settings_rows(settings: Settings, manifest: Manifest | None) -> list[tuple[str, ...]]:
     """Return name, value, origin and meaning of every setting, and of a service's config."""
-    rows = [(s.name, settings.shown(s.name), settings.origin(s.name), s.help) for s in TABLE]
+    rows: list[tuple[str, ...]] = [
+        (s.name, settings.shown(s.name), settings.origin(s.name), s.help) for s in TABLE
+    ]
     if manifest is not None:
         chosen = configured(manifest, ())
         for key, schema in manifest.config.items():

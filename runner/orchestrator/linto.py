@@ -1,4 +1,4 @@
-"""The calls of LinTO's clients, translated to jobs: `/nlp`, `/job`, `/results`, `/revoke` …"""
+"""The calls of LinTO's clients, translated to jobs."""
 
 from __future__ import annotations
 
