@@ -226,7 +226,7 @@ def _app(
 ) -> Celery:
     app = Celery("nlp-runner", broker=url, set_as_current=False, loader="app")
     app.conf.update(
-        broker_transport=Transport,
+        broker_transport=f"{__name__}:Transport",
         broker_transport_options={
             "visibility_timeout": VISIBILITY,
             "unacked_restore_interval": 5,
