@@ -20,7 +20,7 @@ PAGE = HOUSE / "docs" / "deploy.md"
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give a Redis with nobody on it but the users of the page, for `nlp` and the service `echo`."""
+    """Give a Redis that has the users of the page, for `nlp` and the service `echo`."""
     with running_redis(tmp_path_factory.mktemp("acl")) as (url, _):
         admin = redis.Redis.from_url(url)
         users = re.findall(r"^ACL SETUSER (.+)$", PAGE.read_text("utf-8"), re.M)
