@@ -5,8 +5,10 @@ The reasons stand in docs/architecture.md ("The wire"). A message carries ids, n
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import queue
 import re
 import warnings
 from collections.abc import Callable, Collection
@@ -20,6 +22,7 @@ from celery.worker import state
 from celery.worker.request import Request
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
+from kombu.transport import redis as redis_transport
 
 from runner.errors import BrokerUnavailable
 
@@ -33,6 +36,32 @@ VISIBILITY = 30
 def queue_name(service: str, digest: str) -> str:
     """Return the queue of one manifest: a job only reaches workers that know its very digest."""
     return f"q:{service}:{digest[:16]}"
+
+
+class Channel(redis_transport.Channel):
+    """A channel that outlives what is not JSON in a queue.
+
+    kombu lets it end the whole worker, and the next one after it.
+    """
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except (ValueError, RecursionError):
+            log.error("what is no message of ours was taken out of the queue")
+            raise queue.Empty from None
+
+
+class Transport(redis_transport.Transport):
+    """kombu's transport, which hands on only what this worker can read."""
+
+    Channel = Channel
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        if _readable(message):
+            super()._deliver(message, queue)
+        else:
+            log.error("what is no message of ours was taken out of the queue")
 
 
 class Producer:
@@ -197,6 +226,7 @@ def _app(
 ) -> Celery:
     app = Celery("nlp-runner", broker=url, set_as_current=False, loader="app")
     app.conf.update(
+        broker_transport=f"{__name__}:Transport",
         broker_transport_options={
             "visibility_timeout": VISIBILITY,
             "unacked_restore_interval": 5,
@@ -225,6 +255,26 @@ def _app(
 def _queue(service: str, digest: str) -> Queue:
     name = queue_name(service, digest)
     return Queue(name, Exchange(name, type="direct"), routing_key=name)
+
+
+def _readable(message: Any) -> bool:
+    """Tell whether a message is such as `Producer.send` writes; anybody may write to Redis."""
+    try:
+        headers, properties = message["headers"], message["properties"]
+        body = json.loads(base64.b64decode(message["body"], validate=True))
+        return (
+            headers["task"] == TASK
+            and _split(headers["id"]) is not None
+            and not headers.get("eta")
+            and message["content-type"] == "application/json"
+            and message["content-encoding"] == "utf-8"
+            and properties["body_encoding"] == "base64"
+            and isinstance(properties["delivery_tag"], str)
+            and isinstance(properties["delivery_info"], dict)
+            and isinstance(body[1], dict)
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return False
 
 
 def _split(task_id: str) -> tuple[str, int] | None:

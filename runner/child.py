@@ -13,11 +13,12 @@ from typing import Any
 
 import redis
 
-from runner import events, wire
+from runner import connection, events, wire
 from runner.context import Stop
 from runner.engine import Engine
 from runner.errors import Canceled, Interrupted, Poisoned, RunnerError
 from runner.manifest import Manifest
+from runner.seal import Seal
 from runner.watch import Watch, follow
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,10 @@ class Child:
 
     def __init__(
         self, manifest: Manifest, config: Mapping[str, Any], url: str, namespace: str,
-        instance: str, report: Connection,
+        instance: str, report: Connection, seal: Seal,
     ) -> None:  # fmt: skip
         self.manifest, self.config = manifest, config
-        self.instance = instance
+        self.instance, self._seal = instance, seal
         self._url, self._namespace = url, namespace
         self._report = report
         self._engine: Engine | None = None
@@ -52,8 +53,8 @@ class Child:
             # Several children write to one pipe, and only short messages stay in one piece.
             self._report.send({"failed": str(error)[:900]})
             return
-        client = wire.connect(self._url, self.instance, timeout=5)
-        self._wire = wire.WorkerWire(client, self._namespace)
+        client = connection.connect(self._url, self.instance, timeout=5)
+        self._wire = wire.WorkerWire(client, self._namespace, self.manifest.digest, self._seal)
         self._watch = Watch(self._wire, self.instance)
         self._stopped = False
         self._telling: Telling | None = None
@@ -97,6 +98,11 @@ class Child:
                     f"The attempt was started {wire.MAX_STARTS} times and never came to an end."
                 )
                 self._end(events.Failed, job_id, attempt, poisoned)
+            case "forged":
+                log.error(
+                    "job %s attempt %d has not our seal and was not run; is WIRE_SECRET the same "
+                    "everywhere?", job_id, attempt,
+                )  # fmt: skip
             case _:
                 log.info("job %s attempt %d is not wanted any more", job_id, attempt)
         if self._stopped:

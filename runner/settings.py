@@ -55,6 +55,8 @@ TABLE: tuple[Setting, ...] = (
     Setting("SERVICES_BROKER", words.broker, "redis://127.0.0.1:6379/0",
             "The Redis that carries jobs.", secret=True),
     Setting("BROKER_PASS", str, None, "Password of that Redis, if its URL has none.", secret=True),
+    Setting("WIRE_SECRET", str, None, "Seals jobs and results on that Redis; the same everywhere.",
+            secret=True),
     Setting("NAMESPACE", words.namespace, "nlp", "Prefix of every Redis key of this deployment."),
     Setting("DATABASE_URL", words.database, "sqlite:///.nlp-runner/jobs.db",
             "Where jobs are kept: sqlite:///file or postgresql://user@host/name.", secret=True),

@@ -2,8 +2,8 @@
 
 Every key stands under one namespace:
 
-- `job:{id}` hash: `attempt`, `input` (compressed JSON), `cancel`, `done`, `starts:{attempt}`,
-  `progress`.
+- `job:{id}` hash: `attempt`, `input` (compressed JSON), its `seal`, `cancel`, `done`,
+  `starts:{attempt}`, `progress`.
 - `lease:{id}`: who works on it; expires by itself when the worker stops renewing it.
 - `live:{id}` stream: what a person who follows the job sees; capped, with a time to live.
 - `results` stream: what changes the job's state, read by the orchestrators as one consumer group
@@ -15,6 +15,7 @@ Messages themselves travel through `runner.broker`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -25,6 +26,9 @@ import redis
 import redis.asyncio
 
 from runner import events, payload
+from runner.seal import Seal
+
+log = logging.getLogger(__name__)
 
 LEASE = 15
 """Seconds after which a job whose worker fell silent is taken for lost."""
@@ -36,6 +40,9 @@ MAX_STARTS = 3
 """How often one attempt may be started before it is taken for poison."""
 
 GROUP = "orchestrators"
+
+OPEN = Seal(None)
+"""Seals nothing, and holds everything to be sealed."""
 
 
 # The mark is left even where there is no job yet: whoever lays it there later must find it.
@@ -72,7 +79,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What Redis says to a worker that holds a message: go, drop, canceled or poisoned."""
+    """What a worker that holds a message is told: go, drop, canceled, poisoned, or forged."""
 
     verdict: str
     input: Any = None
@@ -82,8 +89,10 @@ class Claim:
 class WorkerWire:
     """The worker's end of the wire; every call blocks for at most a few seconds."""
 
-    def __init__(self, client: redis.Redis, namespace: str) -> None:
-        self._redis = client
+    def __init__(
+        self, client: redis.Redis, namespace: str, digest: str = "", seal: Seal = OPEN
+    ) -> None:
+        self._redis, self._digest, self._seal = client, digest, seal
         self.keys = Keys(namespace)
         self._claim = client.register_script(_lua("claim"))
         self._renew = client.register_script(_lua("renew"))
@@ -95,7 +104,9 @@ class WorkerWire:
         verdict, *rest = self._claim(keys=keys, args=[attempt, instance, LEASE, MAX_STARTS])
         match verdict:
             case b"go":
-                return Claim("go", input=payload.unpack(rest[0]))
+                work = _work(job_id, attempt, self._digest, rest[0])
+                sealed = self._seal.holds(rest[1], *work)
+                return Claim("go", payload.unpack(rest[0])) if sealed else Claim("forged")
             case b"canceled":
                 return Claim("canceled", actor=rest[0].decode())
         return Claim(verdict.decode())
@@ -113,7 +124,8 @@ class WorkerWire:
         live, job = self.keys.live(event.job), self.keys.job(event.job)
         pipe = self._redis.pipeline(transaction=False)
         if isinstance(event, events.Started):
-            pipe.xadd(self.keys.results, {"event": body, "output": b""})
+            sealed = self._seal.of(b"result", body, b"")
+            pipe.xadd(self.keys.results, {"event": body, "output": b"", "seal": sealed})
         if isinstance(event, events.Step | events.Progress):
             pipe.hset(job, "progress", payload.write(event.progress))
             pipe.expire(job, JOB_TTL)  # a worker that came too late must not leave a key for ever
@@ -127,7 +139,9 @@ class WorkerWire:
         output = document.pop("output", None)
         packed = payload.pack(output) if isinstance(event, events.Succeeded) else b""
         keys = [self.keys.job(event.job), self.keys.lease(event.job), self.keys.results]
-        args: list[int | bytes] = [event.attempt, payload.write(document), packed, JOB_TTL]
+        body = payload.write(document)
+        sealed = self._seal.of(b"result", body, packed)
+        args: list[int | bytes] = [event.attempt, body, packed, JOB_TTL, sealed]
         return bool(self._finish(keys=keys, args=args))
 
 
@@ -143,16 +157,17 @@ class Result:
 class OrchestratorWire:
     """The orchestrator's end of the wire, for its event loop."""
 
-    def __init__(self, client: redis.asyncio.Redis, namespace: str) -> None:
-        self.redis = client
+    def __init__(self, client: redis.asyncio.Redis, namespace: str, seal: Seal = OPEN) -> None:
+        self.redis, self._seal = client, seal
         self.keys = Keys(namespace)
         self._cancel = client.register_script(_lua("cancel"))
 
-    async def load(self, job_id: str, attempt: int, packed_input: bytes) -> None:
-        """Lay the input of an attempt where its worker will find it."""
+    async def load(self, job_id: str, attempt: int, digest: str, packed_input: bytes) -> None:
+        """Lay the input of an attempt where a worker of this manifest will find it."""
         key = self.keys.job(job_id)
+        sealed = self._seal.of(*_work(job_id, attempt, digest, packed_input))
         pipe = self.redis.pipeline(transaction=True)
-        pipe.hset(key, mapping={"attempt": attempt, "input": packed_input})
+        pipe.hset(key, mapping={"attempt": attempt, "input": packed_input, "seal": sealed})
         pipe.hdel(key, "done", "progress")
         pipe.expire(key, JOB_TTL)
         await pipe.execute()
@@ -181,7 +196,7 @@ class OrchestratorWire:
         """Remove everything about a job; a worker that holds it stops at its next checkpoint."""
         key = self.keys.job(job_id)
         pipe = self.redis.pipeline(transaction=True)
-        pipe.hdel(key, "input", "progress")
+        pipe.hdel(key, "input", "seal", "progress")
         pipe.hset(key, "cancel", "erasure")
         pipe.expire(key, LIVE_TTL)
         pipe.unlink(self.keys.live(job_id))
@@ -214,7 +229,7 @@ class OrchestratorWire:
         answer = await self.redis.xreadgroup(
             GROUP, consumer, {self.keys.results: ">"}, count=count, block=int(block * 1000)
         )
-        return [_result(*entry) for entry in _entries(answer)]
+        return [self._result(*entry) for entry in _entries(answer)]
 
     async def abandoned(self, consumer: str, *, idle: float) -> list[Result]:
         """Take over results that another orchestrator read and left for `idle` seconds."""
@@ -226,7 +241,14 @@ class OrchestratorWire:
             if "NOGROUP" not in str(error):
                 raise
             return []
-        return [_result(*entry) for entry in answer[1] if entry[1]]
+        return [self._result(*entry) for entry in answer[1] if entry[1]]
+
+    def _result(self, entry: bytes, fields: dict[bytes, bytes]) -> Result:
+        body, output = fields.get(b"event", b""), fields.get(b"output", b"")
+        if not self._seal.holds(fields.get(b"seal"), b"result", body, output):
+            log.error("a result without our seal was dropped; is WIRE_SECRET the same everywhere?")
+            return Result(entry, None, None)
+        return _result(entry, body, output)
 
     async def acknowledge(self, entries: list[bytes]) -> None:
         """Say that these results are committed; they leave the stream."""
@@ -268,34 +290,18 @@ class OrchestratorWire:
                 yield None
 
 
-def connect(url: str, name: str, *, timeout: float = 10) -> redis.Redis:
-    """Return a blocking client that gives up on a silent server after `timeout` seconds."""
-    return redis.Redis.from_url(url, **_options(name, timeout))
-
-
-def connect_async(url: str, name: str, *, timeout: float = 10) -> redis.asyncio.Redis:
-    """Return a client for the event loop; blocking reads must ask for less than `timeout`."""
-    return redis.asyncio.Redis.from_url(url, **_options(name, timeout))
-
-
-def _options(name: str, timeout: float) -> dict[str, Any]:
-    return {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": 2,
-        "socket_keepalive": True,
-        "health_check_interval": 10,
-        "client_name": name,
-        "protocol": 2,
-    }
-
-
 def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
     return [entry for _, entries in answer or () for entry in entries]
 
 
-def _result(entry: bytes, fields: dict[bytes, bytes]) -> Result:
+def _work(job_id: str, attempt: int, digest: str, packed_input: bytes) -> tuple[bytes, ...]:
+    """Return what the seal of an attempt is about."""
+    return b"work", job_id.encode(), str(attempt).encode(), digest.encode(), packed_input
+
+
+def _result(entry: bytes, body: bytes, output: bytes) -> Result:
     """Read one entry; what is not an event of ours has none, and is only acknowledged."""
-    document = payload.read_object(fields.get(b"event", b""))
+    document = payload.read_object(body)
     if document.get("event") == events.Succeeded.kind:
         document["output"] = None
     try:
@@ -304,4 +310,4 @@ def _result(entry: bytes, fields: dict[bytes, bytes]) -> Result:
         return Result(entry, None, None)
     if "\0" in event.job or "\0" in getattr(event, "worker", ""):  # no database takes that
         return Result(entry, None, None)
-    return Result(entry, event, fields.get(b"output") or None)
+    return Result(entry, event, output or None)

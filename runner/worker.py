@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from runner import broker, events, wire
+from runner import broker, connection, events, wire
 from runner.child import Child
 from runner.errors import (
     Interrupted,
@@ -27,6 +27,7 @@ from runner.handler import MAX_WARNINGS
 from runner.language import ANY
 from runner.manifest import Manifest
 from runner.registry import BEAT, Announcer, Instance
+from runner.seal import Seal
 from runner.settings import Settings
 from runner.watch import GRACE
 
@@ -54,6 +55,7 @@ class Post:
     info: str = ""
     languages: tuple[str, ...] = ()
     queue_name: str = ""
+    seal: Seal = wire.OPEN
 
 
 def post_of(settings: Settings) -> Post:
@@ -62,7 +64,7 @@ def post_of(settings: Settings) -> Post:
         settings.broker_url, settings.namespace, settings.concurrency, settings.shutdown_grace,
         alias=settings.service_name or "", info=settings.model_info or "",
         languages=() if ANY in settings.language else settings.language,
-        queue_name=settings.queue_name or "",
+        queue_name=settings.queue_name or "", seal=Seal(settings.wire_secret),
     )  # fmt: skip
 
 
@@ -88,7 +90,7 @@ class _Parent:
         self._served = False
         self._failed: str | None = None
         self._born = time.time()
-        self._redis = wire.connect(post.url, self.name, timeout=5)
+        self._redis = connection.connect(post.url, self.name, timeout=5)
         self._announcer = Announcer(
             self._redis, post.namespace, manifest,
             Instance(
@@ -98,8 +100,10 @@ class _Parent:
                 languages=post.languages, queue_name=post.queue_name,
             ),
         )  # fmt: skip
-        self._wire = wire.WorkerWire(self._redis, post.namespace)
-        self._child = Child(manifest, config, post.url, post.namespace, self.name, self._report)
+        self._wire = wire.WorkerWire(self._redis, post.namespace, manifest.digest, post.seal)
+        self._child = Child(
+            manifest, config, post.url, post.namespace, self.name, self._report, post.seal
+        )
 
     def serve(self) -> int:
         """Run until stopped."""

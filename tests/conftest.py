@@ -19,7 +19,7 @@ import psycopg2
 import pytest
 import redis
 
-from runner import embedded, wire
+from runner import connection, embedded
 
 # --- signals -------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def raw(redis_url: str) -> Iterator[redis.Redis]:
     """Give a plain client, to look behind the wire or to play the hostile neighbour."""
-    client = wire.connect(redis_url, "test-raw")
+    client = connection.connect(redis_url, "test-raw")
     yield client
     client.close()
 

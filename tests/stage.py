@@ -127,6 +127,7 @@ class Stage:
             **os.environ,
             "SERVICES_BROKER": self.redis_url,
             "NAMESPACE": self.namespace,
+            "WIRE_SECRET": "the secret of the stage",
             "DATABASE_URL": self.database,
             "HOST": "127.0.0.1",
             "PORT": str(self.port),

@@ -20,6 +20,8 @@ FLOORS = {
     "language": (0, "py3langid"),
     "logs": (0, ""),
     "payload": (0, "orjson"),
+    "connection": (0, "redis"),
+    "seal": (0, ""),
     "stream": (0, "starlette orjson"),
     "broker": (1, "celery kombu redis"),
     "client": (1, "httpx"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from runner import embedded, wire
+from runner import connection, embedded
 from runner.broker import Producer, queue_name
 from runner.errors import BrokerUnavailable
 
@@ -20,7 +20,7 @@ DIGEST, OTHER = "a" * 64, "b" * 64
 @pytest.fixture
 def raw(redis_url: str) -> Iterator[redis.Redis]:
     """Give a plain client, to look into the queues."""
-    client = wire.connect(redis_url, "test-raw")
+    client = connection.connect(redis_url, "test-raw")
     yield client
     client.close()
 
@@ -135,7 +135,7 @@ def nobody(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def test_a_dead_redis_is_told_within_seconds(nobody: str, namespace: str) -> None:
     """Whoever sends learns soon that nothing was taken, and hangs at no time."""
-    client = wire.connect(nobody, "test", timeout=1)
+    client = connection.connect(nobody, "test", timeout=1)
     producer = Producer(nobody, namespace, client)
     began = time.monotonic()
     with pytest.raises(BrokerUnavailable, match="Redis did not take the message"):
@@ -151,7 +151,7 @@ def test_a_redis_that_comes_back_is_used_again(
     """After an outage the same producer sends again, without a second of its own."""
     folder, port = tmp_path_factory.mktemp("redis"), embedded.free_port()
     url = f"redis://127.0.0.1:{port}/0"
-    client = wire.connect(url, "test", timeout=2)
+    client = connection.connect(url, "test", timeout=2)
     producer = Producer(url, namespace, client)
     with embedded.running_redis(folder, port):
         producer.send("job-1", 1, "echo", DIGEST)

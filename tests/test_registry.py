@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from runner import wire
+from runner import connection
 from runner.errors import ManifestInvalid
 from runner.manifest import Manifest, from_document
 from runner.registry import ALIVE, MANIFEST_TTL, Announcer, Instance, Registry
@@ -29,7 +29,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 async def registry(redis_url: str, namespace: str) -> AsyncIterator[Registry]:
     """Give the reading side."""
-    client = wire.connect_async(redis_url, "test-registry")
+    client = connection.connect_async(redis_url, "test-registry")
     yield Registry(client, namespace)
     await client.aclose()
 
@@ -132,7 +132,7 @@ async def test_a_change_is_told_at_once(
     registry: Registry, announcer: Announcer, redis_url: str
 ) -> None:
     """A new manifest, a new state and a farewell are told on the channel; a mere beat is not."""
-    client = wire.connect_async(redis_url, "test-listener")
+    client = connection.connect_async(redis_url, "test-listener")
     async with client.pubsub() as channel:
         await channel.subscribe(registry.channel)
         await channel.get_message(timeout=5)

@@ -11,10 +11,11 @@ import pytest
 import redis
 import redis.asyncio
 
-from runner import events, wire
+from runner import connection, events, wire
 from runner.errors import Canceled, HandlerFailed
 from runner.payload import pack, unpack
-from runner.wire import OrchestratorWire, Result, WorkerWire
+from runner.seal import Seal
+from runner.wire import Claim, OrchestratorWire, Result, WorkerWire
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +37,7 @@ def worker(raw: redis.Redis, namespace: str) -> WorkerWire:
 @pytest.fixture
 async def orchestrator(redis_url: str, namespace: str) -> AsyncIterator[OrchestratorWire]:
     """Give the orchestrator's end, with its consumer group."""
-    client = wire.connect_async(redis_url, "test-orchestrator")
+    client = connection.connect_async(redis_url, "test-orchestrator")
     end = OrchestratorWire(client, namespace)
     await end.open_results()
     yield end
@@ -46,7 +47,7 @@ async def orchestrator(redis_url: str, namespace: str) -> AsyncIterator[Orchestr
 @pytest.fixture
 async def loaded(orchestrator: OrchestratorWire) -> OrchestratorWire:
     """Give the orchestrator's end, with the first attempt of a job laid ready."""
-    await orchestrator.load(JOB, 1, pack({"text": "é"}))
+    await orchestrator.load(JOB, 1, "", pack({"text": "é"}))
     return orchestrator
 
 
@@ -100,9 +101,9 @@ async def test_an_older_attempts_lease_blocks_nobody(
 ) -> None:
     """The next attempt starts at once, even if the one before has not noticed its end."""
     worker.claim(JOB, 1, "w1")
-    await loaded.load(JOB, 11, pack({}))
+    await loaded.load(JOB, 11, "", pack({}))
     assert worker.claim(JOB, 11, "w2").verdict == "go"
-    await loaded.load(JOB, 1, pack({}))  # "1" is the beginning of "11", and yet another attempt
+    await loaded.load(JOB, 1, "", pack({}))  # "1" is the beginning of "11", and yet another attempt
     assert worker.claim(JOB, 1, "w3").verdict == "go"
 
 
@@ -127,7 +128,7 @@ async def test_an_attempt_that_keeps_killing_is_poison(
         assert worker.claim(JOB, 1, "w1").verdict == "go"
         raw.delete(worker.keys.lease(JOB))  # its worker died
     assert worker.claim(JOB, 1, "w1").verdict == "poisoned"
-    await loaded.load(JOB, 2, pack({}))
+    await loaded.load(JOB, 2, "", pack({}))
     assert worker.claim(JOB, 2, "w1").verdict == "go"
 
 
@@ -149,7 +150,7 @@ async def test_an_attempt_that_was_overtaken_learns_it(
 ) -> None:
     """An attempt that is not the job's any more is not wanted, and takes no lease from it."""
     worker.claim(JOB, 1, "w1")
-    await loaded.load(JOB, 2, pack({}))
+    await loaded.load(JOB, 2, "", pack({}))
     worker.claim(JOB, 2, "w2")
     assert worker.renew(JOB, 1, "w1") == (False, None)
     assert raw.get(worker.keys.lease(JOB)) == b"2:w2"
@@ -183,7 +184,7 @@ async def test_an_overtaken_attempt_cannot_end_the_job(
     loaded: OrchestratorWire, worker: WorkerWire
 ) -> None:
     """What a late worker says about an older attempt reaches no database."""
-    await loaded.load(JOB, 2, pack({}))
+    await loaded.load(JOB, 2, "", pack({}))
     assert not worker.finish(succeeded({"text": "late"}, attempt=1))
     assert await results(loaded) == []
     assert worker.finish(succeeded({"text": "right"}, attempt=2))
@@ -196,7 +197,7 @@ async def test_an_attempt_after_an_ended_one_runs(
     worker.claim(JOB, 1, "w1")
     worker.publish(said(events.Progress, step="run", progress={"percent": 50.0}))
     worker.finish(failed("once"))
-    await loaded.load(JOB, 2, pack({"text": "again"}))
+    await loaded.load(JOB, 2, "", pack({"text": "again"}))
     assert await loaded.progress(JOB) is None
     assert worker.claim(JOB, 2, "w1").input == {"text": "again"}
 
@@ -239,7 +240,7 @@ async def test_a_cancel_comes_before_the_job_it_meets_on_the_way(
 ) -> None:
     """A job that is laid ready just after its cancel is canceled all the same."""
     assert await orchestrator.cancel(JOB, "Ada") == "revoked"
-    await orchestrator.load(JOB, 1, pack({}))
+    await orchestrator.load(JOB, 1, "", pack({}))
     assert worker.claim(JOB, 1, "w1").verdict == "canceled"
 
 
@@ -326,7 +327,7 @@ async def test_results_from_before_the_first_orchestrator_are_not_lost(
 ) -> None:
     """Workers may finish before any orchestrator has made the group, or while it is away."""
     worker.finish(succeeded({"text": "early"}))
-    client = wire.connect_async(redis_url, "test-late")
+    client = connection.connect_async(redis_url, "test-late")
     end = OrchestratorWire(client, namespace)
     await end.open_results()
     await end.open_results()
@@ -458,3 +459,73 @@ def test_payloads_travel_small_and_come_back_whole() -> None:
     value = {"documents": ["Ein Satz über Käse. " * 500], "numbers": [1, 2.5, None, True]}
     assert unpack(pack(value)) == value
     assert len(pack(value)) < 500
+
+
+# --- seals ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def sealing(redis_url: str, namespace: str) -> AsyncIterator[OrchestratorWire]:
+    """Give an orchestrator's end that seals."""
+    client = connection.connect_async(redis_url, "test-orchestrator")
+    end = OrchestratorWire(client, namespace, Seal("s3cret"))
+    await end.open_results()
+    yield end
+    await client.aclose()
+
+
+async def test_sealed_work_is_run(
+    sealing: OrchestratorWire, raw: redis.Redis, namespace: str
+) -> None:
+    """With one secret on both sides a job and its result pass as they do without."""
+    worker = WorkerWire(raw, namespace, "d1", Seal("s3cret"))
+    await sealing.load(JOB, 1, "d1", pack({"n": 1}))
+    assert worker.claim(JOB, 1, "w1").input == {"n": 1}
+    worker.finish(succeeded({"n": 2}))
+    [result] = await sealing.results("c1", block=0.1)
+    assert result.event is not None
+    assert result.event.kind == "succeeded"
+    assert unpack(result.output or b"") == {"n": 2}
+
+
+@pytest.mark.parametrize("change", [{"input": pack({"n": 6})}, {"seal": b""}, {"seal": b"0" * 64}])
+async def test_work_without_its_seal_is_not_run(
+    sealing: OrchestratorWire, raw: redis.Redis, namespace: str, change: dict[str, bytes]
+) -> None:
+    """An input that somebody changed or laid into Redis is told from ours."""
+    worker = WorkerWire(raw, namespace, "d1", Seal("s3cret"))
+    await sealing.load(JOB, 1, "d1", pack({"n": 1}))
+    raw.hset(worker.keys.job(JOB), mapping=change)
+    assert worker.claim(JOB, 1, "w1") == Claim("forged")
+
+
+async def test_a_seal_is_for_one_attempt_of_one_manifest(
+    sealing: OrchestratorWire, raw: redis.Redis, namespace: str
+) -> None:
+    """A seal cannot be carried over to another attempt or another service."""
+    await sealing.load(JOB, 1, "d1", pack({"n": 1}))
+    key = sealing.keys.job(JOB)
+    assert WorkerWire(raw, namespace, "d2", Seal("s3cret")).claim(JOB, 1, "w") == Claim("forged")
+    raw.hset(key, "attempt", 2)
+    assert WorkerWire(raw, namespace, "d1", Seal("s3cret")).claim(JOB, 2, "w") == Claim("forged")
+
+
+async def test_a_forged_result_is_dropped(
+    sealing: OrchestratorWire, raw: redis.Redis, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What claims to be a result and has not our seal is acknowledged and nothing else."""
+    WorkerWire(raw, namespace, "d1", Seal("other")).publish(said(events.Started, worker="w1"))
+    raw.xadd(sealing.keys.results, {"event": b"{}", "output": b"", "seal": b"\xff"})
+    results = await sealing.results("c1", block=0.1)
+    assert [result.event for result in results] == [None, None]
+    assert "WIRE_SECRET" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def test_no_two_lists_of_parts_have_one_seal() -> None:
+    """Moving a byte from one part to the next breaks the seal, and so does leaving one out."""
+    seal = Seal("s3cret")
+    seals = {seal.of(b"ab", b"c"), seal.of(b"a", b"bc"), seal.of(b"abc"), seal.of(b"ab", b"c", b"")}
+    assert len(seals) == 4
+    assert Seal(None).holds(None, b"anything")
+    assert not seal.holds(None, b"anything")

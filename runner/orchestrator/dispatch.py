@@ -162,7 +162,7 @@ class Dispatcher:
             return 0
         try:
             for job, packed in claimed:
-                await self.wire.load(job.id, job.attempt, packed)
+                await self.wire.load(job.id, job.attempt, job.manifest_digest, packed)
             await asyncio.to_thread(self._publish, [job for job, _ in claimed])
         except (redis.RedisError, BrokerUnavailable):
             await self.release([(job.id, job.attempt) for job, _ in claimed])

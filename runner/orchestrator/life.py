@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from runner import openapi, wire
+from runner import connection, openapi, wire
 from runner.broker import Producer
 from runner.errors import ManifestInvalid, RunnerError, StoreUnavailable
 from runner.http import Lifetime
@@ -26,6 +26,7 @@ from runner.orchestrator.repair import Repair
 from runner.orchestrator.resolution import Policy
 from runner.orchestrator.store import Store
 from runner.registry import Registry
+from runner.seal import Seal
 from runner.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -46,18 +47,16 @@ class Home:
     namespace: str
     max_wait: float
     policy: Policy = field(default_factory=Policy)
+    wire_secret: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, settings: Settings, defaults: Mapping[str, str]) -> Home:
         """Return what the settings say; `defaults` names the default service of each type."""
         policy = Policy(settings.resolve_policy, defaults, settings.language)
         return cls(
-            settings.database_url,
-            settings.broker_url,
-            settings.namespace,
-            settings.max_wait,
-            policy,
-        )
+            settings.database_url, settings.broker_url, settings.namespace, settings.max_wait,
+            policy, settings.wire_secret,
+        )  # fmt: skip
 
 
 class Orchestrator:
@@ -81,12 +80,12 @@ class Orchestrator:
             lifetime.fail(error)
             yield
             return
-        blocking = wire.connect(home.broker_url, "orchestrator-producer", timeout=2)
-        self.redis = wire.connect_async(home.broker_url, "orchestrator")
+        blocking = connection.connect(home.broker_url, "orchestrator-producer", timeout=2)
+        self.redis = connection.connect_async(home.broker_url, "orchestrator")
         registry = Registry(self.redis, home.namespace)
         self.catalog, self.registry_channel = Catalog(registry), registry.channel
         producer = Producer(home.broker_url, home.namespace, blocking)
-        self.wire = wire.OrchestratorWire(self.redis, home.namespace)
+        self.wire = wire.OrchestratorWire(self.redis, home.namespace, Seal(home.wire_secret))
         self.dispatcher = Dispatcher(
             self.store, self.wire, producer, self.catalog, on_finished=self._count
         )

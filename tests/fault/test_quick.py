@@ -22,8 +22,9 @@ import pytest
 from stage import Part, Stage, gallery
 
 from runner.broker import VISIBILITY, Producer, queue_name
+from runner.connection import connect
 from runner.embedded import running_redis
-from runner.wire import connect
+from runner.payload import pack
 
 DEAF = """
 import time
@@ -212,8 +213,21 @@ def test_a_forged_message_runs_nothing_and_stops_nobody(stage: Stage) -> None:
     ):
         forged = {**sound, "body": body, "headers": {**sound["headers"], **headers}}
         client.lpush(f"{stage.namespace}:{queue}", json.dumps(forged))
+    deep, odd_forms = b"[" * 200_000, (b"[]", b"5", b'{"body": 1}', b'{"headers": []}')
+    for raw in (b"", b"no JSON", b"\xff\x00", deep, *odd_forms):
+        client.lpush(f"{stage.namespace}:{queue}", raw)
+    tagless = {"properties": {**sound["properties"], "delivery_tag": None}}
+    for change in (tagless, {"body": "!"}, {"content-type": "application/x-python"}):
+        client.lpush(f"{stage.namespace}:{queue}", json.dumps({**sound, **change}))
+    # And one that looks like ours in every way but its seal, with an input laid ready.
+    key = f"{stage.namespace}:job:forged"
+    client.hset(key, mapping={"attempt": 1, "input": pack({"megabytes": 1}), "seal": b"0" * 64})
+    client.lpush(f"{stage.namespace}:{queue}", json.dumps(sound))
     succeeds(stage, "memory", {"megabytes": 1})
+    assert client.hget(key, "done") is None
+    client.delete(key, f"{stage.namespace}:lease:forged")
     (part,) = [part for part in stage.parts if part.name == "memory"]
+    assert "has not our seal" in part.said()
     assert part.process.poll() is None
     assert stage.messages(manifest) == 0
     producer.close()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from runner import errors, wire
+from runner import connection, errors
 from runner.manifest import Manifest, digest_of, from_document
 from runner.orchestrator.catalog import REMEMBERED, Catalog
 from runner.registry import Announcer, Instance, Registry
@@ -48,7 +48,7 @@ class Town:
     def __init__(self, redis_url: str, namespace: str) -> None:
         self.namespace = namespace
         self.redis = redis.Redis.from_url(redis_url)
-        self.looker = wire.connect_async(redis_url, "test")
+        self.looker = connection.connect_async(redis_url, "test")
         self.now = time.time()
         self.catalog = self.another_catalog()
 

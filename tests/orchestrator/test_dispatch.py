@@ -14,7 +14,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from runner import errors, events, payload, wire
+from runner import connection, errors, events, payload, wire
 from runner.broker import Producer, queue_name
 from runner.manifest import Manifest, from_document
 from runner.orchestrator.admission import Asked
@@ -123,11 +123,11 @@ class Deployment:
         self.namespace = namespace
         self.ahead = 0.0
         self.redis = redis.Redis.from_url(redis_url)
-        self._redis = wire.connect_async(redis_url, "test")
+        self._redis = connection.connect_async(redis_url, "test")
         self.store = Store(database_url, now=self.now, chance=lambda: 0.5)
         self.catalog = Catalog(Registry(self._redis, namespace))
         self.wire = OrchestratorWire(self._redis, namespace)
-        self.producer = Producer(redis_url, namespace, wire.connect(redis_url, "test"))
+        self.producer = Producer(redis_url, namespace, connection.connect(redis_url, "test"))
         self.finished: list[Job] = []
         self.dispatcher = Dispatcher(
             self.store, self.wire, self.producer, self.catalog,
@@ -581,7 +581,7 @@ async def test_cancel_overtakes_a_message_on_its_way(deployment: Deployment) -> 
     )
     canceled = await deployment.dispatcher.cancel(job.id, "ada")
     assert canceled.status == "canceled"
-    await deployment.wire.load(claimed.id, claimed.attempt, packed)
+    await deployment.wire.load(claimed.id, claimed.attempt, claimed.manifest_digest, packed)
     deployment.producer.send(claimed.id, claimed.attempt, "hand", manifest.digest)
     hand = await deployment.hand(manifest)
     assert hand.claim(hand.take()).verdict == "canceled"
