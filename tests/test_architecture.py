@@ -45,6 +45,7 @@ FLOORS = {
     "paths": (2, ""),
     "linto_paths": (2, ""),
     "relocation": (2, ""),
+    "security": (2, ""),
     "settings": (2, "dotenv"),
     "source": (2, "yaml"),
     "watch": (2, "redis"),
@@ -63,8 +64,9 @@ FLOORS = {
     "child": (6, "redis"),
     "web": (7, "starlette orjson"),
     "worker": (7, "redis"),
-    "cli": (8, "click"),
-    "__main__": (9, ""),
+    "key_commands": (8, "click"),
+    "cli": (9, "click"),
+    "__main__": (10, ""),
 }
 # The wing, `runner/orchestrator/`, stands beside the web door and has floors of its own.
 WING_FLOOR = 7
@@ -73,12 +75,15 @@ WING_FLOORS = {
     "jobs": (0, ""),
     "parameters": (1, "starlette"),
     "catalog": (0, ""),
+    "keys": (0, ""),
     "session": (0, "peewee playhouse psycopg2"),
     "trouble": (0, "peewee"),
     "database": (1, "peewee"),
     "resource": (1, ""),
     "tables": (1, "peewee"),
     "rows": (2, ""),
+    "keyring": (2, ""),
+    "gate": (3, "starlette"),
     "queries": (3, "peewee"),
     "changes": (4, "peewee"),
     "store": (5, ""),
@@ -92,6 +97,7 @@ WING_FLOORS = {
     "life": (10, "redis"),
     "webhooks": (10, "httpx"),
     "routes": (11, "starlette redis"),
+    "doors": (11, "starlette"),
     "linto": (12, "starlette redis"),
     "app": (13, "starlette"),
 }
