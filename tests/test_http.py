@@ -264,7 +264,7 @@ def test_pages_may_load_nothing_from_elsewhere() -> None:
 
 @pytest.mark.parametrize("path", ["/page", "/document", "/static/docs.js", "/xyz", "/broken"])
 def test_every_answer_is_closed_to_other_sites(path: str) -> None:
-    """Pages, documents, files and failures alike: no sniffing, no embedding, no CORS, no referrer."""
+    """Pages, documents, files and failures alike: no sniffing, embedding, CORS or referrer."""
     headers = ask("GET", path, headers={"origin": "https://evil.example"}).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"

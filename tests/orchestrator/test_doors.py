@@ -27,7 +27,7 @@ OPEN_TO_ALL = {"/", "/docs", "/healthcheck", "/healthz", "/livez", "/openapi.jso
 
 HOSTILE = (
     "</script><script>alert(1)</script><img src=x onerror=alert(1)>[a](javascript:alert(1))"
-    '"\'><svg/onload=alert(1)>'
+    "\"'><svg/onload=alert(1)>"
 )
 
 
@@ -195,7 +195,7 @@ def test_a_refused_body_is_not_read(stage: Stage) -> None:
 
 @each(CLOSED)
 def test_a_scope_opens_its_own_routes_only(stage: Stage, keys: Keys, door: Door) -> None:
-    """A key without the scope of a route gets 403 and its name; one with it, or `admin`, gets in."""
+    """A key without the scope of a route gets 403 and its name; with it, or `admin`, one is in."""
     for scope, key in keys.only.items():
         answer = knock(stage, door, key)
         if scope in (door.scope, "admin"):
@@ -462,7 +462,7 @@ def test_on_loopback_nobody_needs_a_key(
 def test_on_every_address_keys_are_asked_for(
     redis_url: str, until: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A server that others reach asks for keys unless it is told not to, and then says so loudly."""
+    """A server that others reach asks for keys unless told not to, and then says so loudly."""
     with Stage(redis_url, tmp_path_factory.mktemp("wide"), until) as stage:
         part = stage.orchestrator(HOST="0.0.0.0")
         until(lambda: _answers(stage), 20, "an answer")

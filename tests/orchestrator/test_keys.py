@@ -314,7 +314,7 @@ async def test_a_database_that_is_down_lets_nobody_in(database_url: str) -> None
     ],
 )  # fmt: skip
 def test_keys_are_asked_for_wherever_others_can_reach(auth: str, host: str, expected: str) -> None:
-    """`auto` asks for keys on every address but loopback; what cannot be resolved counts as open."""
+    """`auto` asks for keys on every address but loopback; what nobody can resolve counts too."""
     assert stance(auth, host) == expected
 
 
