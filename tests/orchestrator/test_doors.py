@@ -309,8 +309,8 @@ def test_a_revoked_key_stops_within_five_seconds(stage: Stage) -> None:
 
 
 def test_nothing_of_a_secret_is_written_down(stage: Stage, keys: Keys) -> None:
-    """Neither the logs of all processes nor the database nor any answer holds a secret or a text;
-    nor do the logs of one that cannot reach its servers.
+    """Neither the logs of all processes nor the table of keys nor any answer holds a secret, and
+    no log holds a text.
     """
     canary = "c4n4ry-t3xt"
     job = submit(stage, keys.ada, text=canary)
