@@ -57,7 +57,7 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_a_key_is_shown_once(folder: Path, database_url: str) -> None:
-    """The key alone goes to standard output, for scripts; no list and no database shows it again."""
+    """The key alone goes to standard output, for scripts; no list shows its secret again."""
     where = {"DATABASE_URL": database_url}
     words = ("--owner", "ada", "--scope", "read", "--expires", "90d", "--note", "for the laptop")
     result = run("keys", "create", *words, **where)
