@@ -17,13 +17,12 @@ from typing import Any
 
 import click
 
-from runner import key_commands, logs, terminal
+from runner import author_commands, key_commands, logs, terminal
 from runner import manifest as manifests
 from runner.client import Client
 from runner.command import (
     EPILOG,
     INTERRUPTED,
-    INVALID,
     JOB_FAILED,
     TIMED_OUT,
     Commands,
@@ -37,7 +36,6 @@ from runner.command import (
     settings_rows,
     until_eof,
 )
-from runner.errors import HandlerInvalid, ManifestInvalid, SettingInvalid
 from runner.language import ANY
 from runner.manifest import Manifest
 from runner.narrowing import narrowed
@@ -167,52 +165,8 @@ def up_(files: tuple[Path, ...], demo: bool, once: bool, **flags_given: str | No
     sys.exit(status)
 
 
-cli.add_command(key_commands.keys)
-
-
-@cli.command()
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--run", is_flag=True, help="Also import each handler and run its examples.")
-def check(files: tuple[Path, ...], run: bool) -> None:
-    """Validate manifests offline: every problem, with file and line.
-
-    Without FILES it checks manifests/*.yaml.
-    """
-    from runner.testing import check_examples
-
-    failed = False
-    for path in files or all_files():
-        try:
-            manifest = manifests.load(path)
-            problems = [str(problem) for problem in check_examples(manifest)] if run else []
-        except (ManifestInvalid, HandlerInvalid, SettingInvalid) as error:
-            problems = str(error).splitlines()
-        for problem in problems:
-            terminal.say(f"✗ {problem}")
-        if not problems:
-            ran = f", {len(manifest.examples)} examples run" if run else ""
-            click.echo(f"✓ {path}: {manifest.name} {manifest.version}{ran}")
-        failed = failed or bool(problems)
-    if failed:
-        sys.exit(INVALID)
-
-
-@cli.command()
-@click.argument("name")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("."), show_default=True,
-              help="Where manifests/, handlers/ and tests/ stand.")  # fmt: skip
-def new(name: str, folder: Path) -> None:
-    """Write a new service: its manifest, its handler and a test, all working."""
-    from runner import scaffold
-
-    for path in scaffold.create(name, folder):
-        click.echo(f"wrote {path}")
-    stem = name.replace("-", "_")
-    click.echo(
-        f"\nNext:\n  nlp-runner check manifests/{name}.yaml --run\n"
-        f"  pytest tests/handlers/test_{stem}.py\n"
-        f"  nlp-runner --manifest manifests/{name}.yaml"
-    )
+for command in (author_commands.check, author_commands.new, key_commands.keys):
+    cli.add_command(command)
 
 
 @cli.command()

@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from runner import terminal, up, words
+from runner import terminal, words
 from runner.command import flags, make_room, settings_of
 from runner.errors import NotFound
 from runner.orchestrator.keys import ADMIN, SCOPES, USUAL, make, parse
 from runner.settings import Settings, masked
-from runner.stream import when
 
 if TYPE_CHECKING:
     from runner.orchestrator.keyring import Keyring
@@ -32,6 +32,10 @@ def keys() -> None:
 
     They are kept in its database: DATABASE_URL must be the one that it uses.
     """
+
+
+def _day(at: float | None) -> str:
+    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _lifetime(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
@@ -58,7 +62,7 @@ def create(
     key, token = make(owner, scopes or USUAL, time.time(), lifetime=expires, note=note)
     _do(settings.database_url, lambda keyring: keyring.add(key))
     click.echo(token)
-    ends = f", until {when(key.expires_at)}" if key.expires_at else ""
+    ends = f", until {_day(key.expires_at)}" if key.expires_at else ""
     terminal.say(
         f"Key {key.id} of {owner} for {', '.join(key.scopes)}{ends}; kept in "
         f"{masked(settings.database_url)}. It is shown this once."
@@ -77,8 +81,8 @@ def list_(**flags_given: str | None) -> None:
     terminal.show(
         ("key", "owner", "scopes", "state", "created", "expires", "note"),
         [
-            (k.id, k.owner, " ".join(k.scopes), k.state(now), when(k.created_at),
-             when(k.expires_at), k.note)
+            (k.id, k.owner, " ".join(k.scopes), k.state(now), _day(k.created_at),
+             _day(k.expires_at), k.note)
             for k in found
         ],
     )  # fmt: skip
@@ -104,6 +108,7 @@ def visiting(settings: Settings) -> Iterator[str | None]:
 
     Unless API_KEY says one, it is made for this run and revoked at its end.
     """
+    from runner import up
     from runner.orchestrator import gate
 
     if settings.api_key or gate.stance(settings.auth, settings.host) != gate.ON:

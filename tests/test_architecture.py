@@ -64,6 +64,7 @@ FLOORS = {
     "child": (6, "redis"),
     "web": (7, "starlette orjson"),
     "worker": (7, "redis"),
+    "author_commands": (8, "click"),
     "key_commands": (8, "click"),
     "cli": (9, "click"),
     "__main__": (10, ""),
