@@ -54,6 +54,10 @@ def each(doors: list[Door]) -> Any:
     return pytest.mark.parametrize("door", doors, ids=name_of)
 
 
+once = pytest.mark.parametrize("stage", ["sqlite"], indirect=True)
+"""What has nothing to do with the database is tried on one of the two."""
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The keys that the tests hold, by owner and by scope."""
@@ -157,6 +161,7 @@ def test_a_route_that_declares_nothing_opens_to_admins_alone() -> None:
 # --- without a key -------------------------------------------------------------------------------
 
 
+@once
 @each(CLOSED)
 def test_without_a_key_there_is_nothing(stage: Stage, door: Door) -> None:
     """Every route but the open ones answers 401 and how to do better, whatever else is wrong."""
@@ -167,6 +172,7 @@ def test_without_a_key_there_is_nothing(stage: Stage, door: Door) -> None:
         assert answer.headers["cache-control"] == "no-store"
 
 
+@once
 @each([door for door in DOORS if door.scope == "open"])
 def test_what_is_open_is_open(stage: Stage, door: Door) -> None:
     """Health, documentation and the table of contents need no key."""
@@ -174,6 +180,7 @@ def test_what_is_open_is_open(stage: Stage, door: Door) -> None:
     assert ask(stage, "GET", "/static/docs.js", None).status_code == 200
 
 
+@once
 def test_a_key_in_the_address_is_no_key(stage: Stage, keys: Keys) -> None:
     """Addresses end in logs and histories, so a key in one opens nothing, whatever it is called."""
     for name in ("api_key", "key", "token", "access_token", "X-API-Key"):
@@ -182,6 +189,7 @@ def test_a_key_in_the_address_is_no_key(stage: Stage, keys: Keys) -> None:
         assert keys.root not in answer.text
 
 
+@once
 def test_a_refused_body_is_not_read(stage: Stage) -> None:
     """Whoever has no key is refused before a byte of his body is wanted."""
     began = time.monotonic()
@@ -193,6 +201,7 @@ def test_a_refused_body_is_not_read(stage: Stage) -> None:
 # --- scopes --------------------------------------------------------------------------------------
 
 
+@once
 @each(CLOSED)
 def test_a_scope_opens_its_own_routes_only(stage: Stage, keys: Keys, door: Door) -> None:
     """A key without the scope of a route gets 403 and its name; with it, or `admin`, one is in."""
@@ -344,6 +353,7 @@ def rows(stage: Stage, sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
+@once
 def test_the_document_says_which_key_opens_what(stage: Stage) -> None:
     """The OpenAPI document is valid, and each operation names its scope, or that it has none."""
     document = ask(stage, "GET", "/openapi.json", None).json()
@@ -361,6 +371,7 @@ def test_the_document_says_which_key_opens_what(stage: Stage) -> None:
                 assert {"401", "403"} <= set(operation["responses"])
 
 
+@once
 @each([door for door in DOORS if "GET" in door.verbs])
 def test_no_answer_helps_another_site(stage: Stage, keys: Keys, door: Door) -> None:
     """Every answer, refused or not, forbids sniffing, framing and embedding, and offers no CORS;
@@ -406,6 +417,7 @@ class Page(HTMLParser):
         self._in_script = False
 
 
+@once
 def test_hostile_words_of_a_manifest_run_nowhere(stage: Stage) -> None:
     """A manifest whose title and texts are scripts is shown by /docs, and none of them can run:
     the page holds no word of it and no inline script, its policy forbids any, and the document it
