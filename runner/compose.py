@@ -154,9 +154,7 @@ volumes:
   grafana:
 """
 
-ORCHESTRATOR = (
-    "~nlp:* &nlp:* &/0.* +@all -@admin -@dangerous +info +client|setname"
-)
+ORCHESTRATOR = "~nlp:* &nlp:* &/0.* +@all -@admin -@dangerous +info +client|setname"
 WORKER = (
     "~nlp:q:{name}:* ~nlp:{name}:* ~nlp:_kombu.*q:{name}:* ~nlp:job:* ~nlp:lease:* ~nlp:live:* "
     "~nlp:results ~nlp:instance:{name}:* ~nlp:instances ~nlp:manifest:* &nlp:registry +@read "

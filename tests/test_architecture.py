@@ -57,6 +57,7 @@ FLOORS = {
     "registry": (4, "redis orjson"),
     "command": (4, "click"),
     "compose": (4, ""),
+    "kubernetes": (4, ""),
     "up": (4, "rich"),
     "__init__": (5, ""),
     "deploy_commands": (5, "click httpx"),
