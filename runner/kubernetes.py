@@ -94,7 +94,7 @@ def _worker(manifest: Manifest, cluster: Cluster) -> Iterator[JSON]:
 
 
 def _scaling(name: str, cluster: Cluster) -> JSON:
-    """Scale on how long the oldest job has waited: what its caller feels, unlike a number of jobs."""
+    """Scale on how long the oldest job has waited: a caller feels that, and not how many wait."""
     query = f'max(nlp_queue_oldest_age_seconds{{service="{name}"}})'
     trigger = {
         "type": "prometheus",
@@ -151,7 +151,7 @@ def _deployment(name: str, replicas: int, container: JSON) -> JSON:
 
 
 def _container(name: str, cluster: Cluster, secrets: Sequence[str], **values: str) -> JSON:
-    env = [{"name": key, "value": value} for key, value in values.items()]
+    env: list[JSON] = [{"name": key, "value": value} for key, value in values.items()]
     env += [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key}}}
         for key in secrets
