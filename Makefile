@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+LOCK = $(BIN)/uv pip compile pyproject.toml -q --generate-hashes --universal --python-version 3.11 --no-header
 SERVICES := ner,keyword-extraction,keyphrase-extraction,extractive-summarization,topic-modeling
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench format quality train-ner train-tagger clean
+.PHONY: help run demo test lint bench format quality lock train-ner train-tagger clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,13 @@ quality: $(VENV)/installed  ## Measure how well the services do: make quality DA
 	$(if $(DATA),,$(error Say where the data sets are: make quality DATA=folder))
 	$(PIP) install -e '.[quality]'
 	$(BIN)/python -m quality $(DATA)
+
+lock: $(VENV)/installed  ## Pin what the images install, with hashes, in locks/
+	$(PIP) install uv
+	@mkdir -p locks
+	$(LOCK) -o locks/orchestrator.txt
+	for service in $$(echo $(SERVICES) | tr , ' '); do \
+	  $(LOCK) --extra $$service -o locks/$$service.txt || exit 1; done
 
 train-ner: $(VENV)/installed  ## Train the bundled NER model: make train-ner DATA=folder (15 min)
 	$(if $(DATA),,$(error Say where the data sets are: make train-ner DATA=folder))

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from runner import author_commands, key_commands, logs, terminal
+from runner import author_commands, deploy_commands, key_commands, logs, terminal
 from runner import manifest as manifests
 from runner.client import Client
 from runner.command import (
@@ -165,7 +165,10 @@ def up_(files: tuple[Path, ...], demo: bool, once: bool, **flags_given: str | No
     sys.exit(status)
 
 
-for command in (author_commands.check, author_commands.new, key_commands.keys):
+for command in (
+    author_commands.check, author_commands.new, key_commands.keys, deploy_commands.compose_,
+    deploy_commands.kubernetes_, deploy_commands.health,
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -57,6 +57,8 @@ def choose(model: str, expected: str, languages: Sequence[str]) -> Pipelines:
             automatic(found, language)
     elif model != BUNDLED:
         for name in [model] if Path(model).exists() else names_in(model):
+            if name == BUNDLED:
+                continue
             nlp = load(name)
             for language in languages if nlp.lang not in PREFERRED else [nlp.lang]:
                 if language in languages and language not in found.loaded:
@@ -66,11 +68,13 @@ def choose(model: str, expected: str, languages: Sequence[str]) -> Pipelines:
         bundled = load(FOLDER)
         for language in bare:
             found.loaded[language], found.names[language] = bundled, BUNDLED
-        if model == AUTO:
-            reason = "no spaCy pipeline for it is installed"
-        else:
-            reason = f"{model} is not for it"
         if model != BUNDLED:
+            them = "it" if len(bare) == 1 else "them"
+            reason = (
+                f"no spaCy pipeline for {them} is installed"
+                if model == AUTO
+                else f"{model} is not for {them}"
+            )
             found.warnings.append(f"{', '.join(bare)}: the bundled model; {reason}.")
     return found
 

@@ -99,7 +99,7 @@ def plurals(words: str) -> frozenset[str]:
 GRAMMARS = {
     "en": Grammar(
         links=frozenset(["of"]), adjective_last=False, adjective_alone=False,
-        lengths=(0.5, 1.0, 1.25, 1.3, 1.2), name=0.7, early=50.0, part=0.3, link=0.15,
+        lengths=(0.4, 1.0, 1.25, 1.3, 1.2), name=0.7, early=50.0, part=0.3, link=0.15,
         stop_words=frozenset(DATES["en"].split()), empty=frozenset(EMPTY["en"].split()),
         hollow=plurals(HOLLOW["en"]),
     ),

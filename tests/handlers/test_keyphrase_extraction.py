@@ -271,7 +271,7 @@ def test_the_quality_has_a_floor(ask, language):
         for one, result in zip(known, results, strict=True)
         for text in texts(result)
     )
-    assert right >= 0.7 * 5 * len(known)
+    assert right >= 0.65 * 5 * len(known)
 
 
 PARTS = ["l'", "’", " ", ". ", "\n", "\r\n", "Été", "de", "chef", "x", "9", "ß", "\u0301", "\u00ad"]

@@ -187,8 +187,8 @@ def test_another_pipeline_has_its_labels_mapped(tmp_path):
 def test_auto_takes_the_best_installed_pipeline_of_each_language(tmp_path, monkeypatch):
     """Of two French pipelines the better one answers French; English has none and gets ours."""
     monkeypatch.syspath_prepend(tmp_path)
-    install(tmp_path, "fr_core_news_sm", rules("fr", Curie="LOC"))
-    install(tmp_path, "fr_core_news_md", rules("fr", Curie="PER"))
+    install(tmp_path, "fr_core_news_sm", rules("xx", Curie="LOC"))
+    install(tmp_path, "fr_core_news_md", rules("xx", Curie="PER"))
     handler = NamedEntities(config("auto"))
     answer = handler(context(), documents=[FRENCH, ENGLISH])
     assert pairs(answer["documents"][0]) == [("Curie", "PER")]
@@ -200,14 +200,16 @@ def test_auto_takes_the_best_installed_pipeline_of_each_language(tmp_path, monke
 def test_auto_says_which_expected_pipeline_is_missing():
     """Who asked for a pipeline when the image was built learns that it is not there."""
     handler = NamedEntities(config("auto", "xx_no_such_pipeline"))
-    first, *_ = handler.warnings
-    assert first == "The spaCy pipeline xx_no_such_pipeline was asked for and is not installed."
+    assert handler.warnings == [
+        "The spaCy pipeline xx_no_such_pipeline was asked for and is not installed.",
+        "en, fr: the bundled model; no spaCy pipeline for them is installed.",
+    ]
 
 
 def test_auto_passes_over_a_pipeline_that_does_not_load(tmp_path, monkeypatch):
     """A broken installation costs its language the better pipeline, not the service its start."""
     monkeypatch.syspath_prepend(tmp_path)
-    install(tmp_path, "fr_core_news_lg", spacy.blank("fr"))
+    install(tmp_path, "fr_core_news_lg", spacy.blank("xx"))
     handler = NamedEntities(config("auto"))
     assert handler.pipelines.names["fr"] == "bundled"
     assert "fr: fr_core_news_lg is installed and cannot be loaded (ValueError)." in handler.warnings
