@@ -99,7 +99,7 @@ def target_of(url: str) -> Target:
     """Return where a URL leads; raises `ValueError` for what is not plainly a URL to call."""
     if len(url) > LONGEST:
         raise ValueError(f"the URL has {len(url):,} characters; at most {LONGEST:,} are taken")
-    if not re.fullmatch(r"[\x21-\x7e]+", url) or "\\" in url:
+    if not re.fullmatch(r"[\x21-\x7e]*", url) or "\\" in url:
         raise ValueError("the URL holds a character that must be percent-encoded")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
@@ -172,9 +172,11 @@ def _entry(word: str) -> _Entry:
         place, port = bracketed.groups()
     elif word.count(":") == 1:
         place, _, port = word.partition(":")
-    if port is not None and not re.fullmatch(r"\*|[1-9][0-9]{0,4}", port):
-        raise ValueError(f"{word[:100]!r} has a port that there is not")
-    number = None if port is None else 0 if port == "*" else int(port)
+    number: int | None = None
+    if port is not None:
+        number = 0 if port == "*" else int(port) if re.fullmatch("[1-9][0-9]{0,4}", port) else -1
+        if not 0 <= number <= 65535:
+            raise ValueError(f"{word[:100]!r} has a port that there is not")
     with contextlib.suppress(ValueError):
         return _Entry(ipaddress.ip_network(place), number)
     if not re.fullmatch("(?![0-9.]*$)[a-z0-9_][a-z0-9._-]{0,252}", place.lower()):

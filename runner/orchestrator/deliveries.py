@@ -139,9 +139,9 @@ def _body(job: Job, event: str, message_id: str) -> str:
     if len(body) <= LARGEST:
         return body
     error = data["error"] and {
-        key: str(value)[:1000] if isinstance(value, str) else value
+        key: value[: 1000 if key == "detail" else 100] if isinstance(value, str) else value
         for key, value in data["error"].items()
-        if key in ("type", "title", "status", "detail", "code")
+        if key in ("type", "title", "status", "detail", "code") and isinstance(value, str | int)
     }
     data |= {"progress": None, "error": error}
     return json.dumps({**envelope, "data": data}, separators=(",", ":"))
