@@ -14,6 +14,8 @@ LONGEST = 2000
 
 PORTS = (80, 443)
 
+SHAPE = "is not a host or a network, such as n8n:5678 or 10.0.0.0/8"
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -176,9 +178,9 @@ def _entry(word: str) -> _Entry:
     if port is not None:
         number = 0 if port == "*" else int(port) if re.fullmatch("[1-9][0-9]{0,4}", port) else -1
         if not 0 <= number <= 65535:
-            raise ValueError(f"{word[:100]!r} has a port that there is not")
+            raise ValueError(f"{word[:100]!r} {SHAPE}")
     with contextlib.suppress(ValueError):
         return _Entry(ipaddress.ip_network(place), number)
     if not re.fullmatch("(?![0-9.]*$)[a-z0-9_][a-z0-9._-]{0,252}", place.lower()):
-        raise ValueError(f"{word[:100]!r} is neither a host nor a network")
+        raise ValueError(f"{word[:100]!r} {SHAPE}")
     return _Entry(place.lower().rstrip("."), number)
