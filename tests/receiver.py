@@ -52,6 +52,13 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """A server that many may call at once."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+
 class Receiver:
     """A server on a free port; its `answers` are given in turn, the last one for ever."""
 
@@ -61,8 +68,7 @@ class Receiver:
         self._answers = list(answers) or [204]
         self._lock = threading.Lock()
         handler = type("Its", (Handler,), {"receiver": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/hook"

@@ -33,7 +33,7 @@ LONGEST_DELAY = 24 * 3600
 LEASE = 20.0
 """Seconds for which a claimed message is ours; it is longer than a try may take."""
 
-SLOTS = 64
+SLOTS = 128
 """Messages on their way at a time."""
 
 BATCH = 8
@@ -170,7 +170,7 @@ class Deliverer:
             headers["traceparent"] = delivery.traceparent
         try:
             reply = await self._egress.post(target_of(delivery.url), headers, body)
-        except Undeliverable as why:
+        except (Undeliverable, ValueError) as why:  # a release may know better than the one before
             return Try(None, str(why))
         if 200 <= reply.status < 300:
             return Try(reply.status, None)

@@ -276,6 +276,16 @@ async def test_a_body_stays_small_and_readable(store: Store, clock: Clock) -> No
     assert one.event["data"]["error"]["code"] == "handler_error"
 
 
+async def test_a_url_that_is_no_longer_called_ends_no_job(store: Store, clock: Clock) -> None:
+    """What an older release took for a URL fails as a message, and never as the job's change."""
+    job = await submitted(store, clock, "https://hooks.example?key=hush\\@")
+    assert (await end(store, job, clock)).status == "succeeded"
+    await deliver(deliverer(store, clock))
+    message = await owed(store, job)
+    assert (message.status, message.target) == ("pending", "https://hooks.example")
+    assert "percent-encoded" in message.log[0]["error"]
+
+
 async def test_an_erased_job_tells_nothing_more(store: Store, clock: Clock) -> None:
     """With a job go the messages about it."""
     job = await submitted(store, clock, "https://hooks.example/")
@@ -433,10 +443,12 @@ async def test_what_a_dead_one_had_claimed_goes_again(store: Store, clock: Clock
         (lost,) = await store.deliveries.claim(clock.now, clock.now + LEASE, 9, [])
         assert await deliver(deliverer(store, clock)) == 0, "it is another's for now"
         clock.now += LEASE
+        assert len(await store.deliveries.claim(clock.now, clock.now + LEASE, 9, [])) == 1
+        late = {"attempt": 1, "status_code": None, "error": "late"}
+        assert not await store.deliveries.settle(lost, "failed", 10, None, late)
+        clock.now += LEASE
         assert await deliver(deliverer(store, clock)) == 1
         assert [one.id for one in receiver.received] == [lost.id]
-        late = {"attempt": 1, "status_code": None, "error": "late"}
-        assert not await store.deliveries.settle(lost, "pending", 1, clock.now, late)
     assert (await owed(store, job)).status == "delivered"
 
 
