@@ -147,8 +147,9 @@ def test_every_route_declares_who_may() -> None:
         assert isinstance(route, Door), f"{route} does not go through the gate"
         assert route.scope in (*SCOPES, "open"), f"{name_of(route)} declares no scope"
         assert (route.scope == "open") == (route.path in OPEN_TO_ALL), name_of(route)
-        # Jobs are looked up for their callers by this name; see Door.
-        assert set(re.findall(r"\{(\w+)\}", route.path)) <= {"id", "name"}, name_of(route)
+        # Jobs are looked up for their callers by this name, see Door; a delivery is one of a job.
+        names = re.findall(r"\{(\w+)\}", route.path)
+        assert names in ([], ["id"], ["name"], ["id", "delivery"]), name_of(route)
 
 
 def test_a_route_that_declares_nothing_opens_to_admins_alone() -> None:
@@ -243,7 +244,7 @@ def test_nobody_reaches_anothers_job(stage: Stage, keys: Keys, door: Door, kind:
     assert (still["status"], still["cancel_requested_at"]) == ("succeeded", None)
     mine = knock(stage, door, keys.ada, job_id)
     assert mine.status_code in (200, 201, 204) or mine.json()["code"] in (
-        "job_finished", "part_of_job",
+        "job_finished", "part_of_job", "webhook_unknown",
     ), mine.text  # fmt: skip
 
 
