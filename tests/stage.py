@@ -84,7 +84,9 @@ class Stage:
         self.database = database or f"sqlite:///{folder}/jobs.db"
         self.parts: list[Part] = []
         self.redis = redis.Redis.from_url(redis_url)
-        self.http = httpx.Client(timeout=30, trust_env=False)
+        # Every test wants its own work done, unless it says otherwise.
+        anew = {"cache-control": "no-cache"}
+        self.http = httpx.Client(timeout=30, trust_env=False, headers=anew)
         self.port = embedded.free_port()
 
     def __enter__(self) -> Stage:
