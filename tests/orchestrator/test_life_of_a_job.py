@@ -42,6 +42,18 @@ KINDS = {
 }  # fmt: skip
 
 
+ASKED = st.fixed_dictionaries(
+    {
+        "fingerprint": st.sampled_from(["a", "a", "b", None]),
+        "priority": st.integers(0, 9),
+        "attempts": st.integers(1, 3),
+        "retention": st.sampled_from([None, 30.0]),
+        "deadline_at": st.sampled_from([None, 2.0, 20.0]),
+    }
+)
+"""What a caller may ask for; the deadline is in seconds from now."""
+
+
 @dataclass
 class World:
     """The real store, its clock, and a loop to run it on."""
@@ -68,15 +80,17 @@ class LifeOfAJob(RuleBasedStateMachine):
 
     world: ClassVar[World]
 
-    @initialize()
-    def begin(self) -> None:
-        """Start with a service that nobody has asked for anything."""
+    @initialize(asked=st.lists(ASKED, min_size=2, max_size=4))
+    def begin(self, asked: list[dict[str, Any]]) -> None:
+        """Start with a service that has been asked for a few things."""
         self.name = f"service-{next(self.world.numbers)}"
         self.world.at += 10 * KEPT  # nothing of an earlier story is in force
         self.jobs: dict[str, Job] = {}
         self.outputs: dict[str, Any] = {}
         self.keys: dict[str, tuple[str, list[str], float]] = {}
         self.told: list[tuple[str, events.Event, bytes | None]] = []
+        for fields in asked:
+            self.submit(fields, reuse=True)
 
     # --- helpers ---------------------------------------------------------------------------------
 
@@ -129,23 +143,12 @@ class LifeOfAJob(RuleBasedStateMachine):
 
     # --- what callers do -------------------------------------------------------------------------
 
-    @rule(
-        content=st.sampled_from(["a", "a", "b", None]),
-        reuse=st.sampled_from([True, True, False]),
-        priority=st.integers(0, 9),
-        attempts=st.integers(1, 3),
-        retention=st.sampled_from([None, 30.0]),
-        deadline=st.sampled_from([None, 20.0]),
-    )
-    def submit(
-        self, content: str | None, reuse: bool, priority: int, attempts: int,
-        retention: float | None, deadline: float | None,
-    ) -> None:  # fmt: skip
+    @rule(fields=ASKED, reuse=st.sampled_from([True, True, False]))
+    def submit(self, fields: dict[str, Any], reuse: bool) -> None:
         """Ask for a job."""
-        job = self.a_job(
-            priority=priority, attempts=attempts, retention=retention, fingerprint=content,
-            deadline_at=deadline and self.now + deadline,
-        )  # fmt: skip
+        content, deadline = fields["fingerprint"], fields["deadline_at"]
+        due = None if deadline is None else self.now + deadline
+        job = self.a_job(**{**fields, "deadline_at": due})
         since = {content: 0.0} if content and reuse else {}
         taken = self.world.run(
             self.world.store.submit((job, pack({"content": content})), since=since)
@@ -168,6 +171,14 @@ class LifeOfAJob(RuleBasedStateMachine):
                 finished_at=self.now, progress=taken.job.progress,
                 expires_at=expiry(job, self.now),
             )  # fmt: skip
+
+    @precondition(lambda self: self.outputs)
+    @rule(data=st.data(), fields=ASKED)
+    def submit_the_same(self, data: st.DataObject, fields: dict[str, Any]) -> None:
+        """Ask for what was answered before."""
+        job = self.pick(data, "succeeded")
+        assume(job.fingerprint is not None)
+        self.submit({**fields, "fingerprint": job.fingerprint}, reuse=True)
 
     @rule(key=st.sampled_from("kl"), says=st.sampled_from("xy"), count=st.integers(1, 2))
     def submit_once(self, key: str, says: str, count: int) -> None:
@@ -411,7 +422,7 @@ def test_the_store_agrees_with_the_model(database_url: str) -> None:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=40, stateful_step_count=40, deadline=None,
+                max_examples=40, stateful_step_count=50, deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),
         )  # fmt: skip

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from runner.errors import BadRequest
-from runner.orchestrator.keys import ANYBODY
+from runner.orchestrator.keys import ANYBODY, SUBMIT, Caller
 from runner.orchestrator.terms import LONGEST_KEY, Terms, terms_of
 
 
@@ -24,6 +24,13 @@ def terms(query: str = "", **headers: str) -> Terms:
 def test_a_request_that_says_nothing() -> None:
     """Without a word, a job is as urgent as any, has no deadline, and any result may answer."""
     assert terms() == Terms(priority=0, deadline=None, key=None, reuse=True, lend=True)
+
+
+def test_terms_are_those_of_the_caller() -> None:
+    """Keys and results are looked up among those of whoever was admitted, and nobody else's."""
+    caller = Caller("ada", frozenset({SUBMIT}))
+    scope = {"type": "http", "query_string": b"", "headers": [], "path": "/"}
+    assert terms_of(Request({**scope, "state": {"caller": caller}})).owner == "ada"
 
 
 @pytest.mark.parametrize(
