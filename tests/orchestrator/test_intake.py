@@ -12,6 +12,7 @@ import psycopg2
 import pytest
 
 from runner import errors, events
+from runner.orchestrator.deliveries import Webhook
 from runner.orchestrator.intake import KEPT, Once
 from runner.orchestrator.jobs import COMPOSITE, Job
 from runner.orchestrator.store import Store
@@ -267,6 +268,19 @@ async def test_an_equal_input_is_answered_at_once(store: Store, clock: Clock) ->
     assert unpack(await store.payload(again.id, "output") or b"") == {"n": 1}
     third = a_job(fingerprint="f", owner="ada")
     assert (await store.submit(*with_input(third), since={"f": 0.0})).job.status == "queued"
+
+
+async def test_who_is_answered_at_once_is_told_as_well(
+    store: Store, rows: Callable[[str], int]
+) -> None:
+    """A job that is born finished owes its webhook a message, in the same commit."""
+    first = a_job(fingerprint="f")
+    await store.submit(*with_input(first))
+    await succeed(store, first, {"n": 1}, NOW)
+    webhook = Webhook("https://example.org/hook", ("completed",))
+    taken = await store.submit(*with_input(a_job(fingerprint="f")), since={"f": 0}, webhook=webhook)
+    assert taken.job.reused_from == first.id
+    assert (rows("webhook"), rows("webhook_delivery")) == (1, 1)
 
 
 @pytest.mark.parametrize(
