@@ -19,6 +19,10 @@ SITES = {
     "l'": ("avenue", "église", "hôpital", "espace", "île", "abbaye", "hôtel"),
 }  # fmt: skip
 
+PARTICLES = (
+    "de", "de", "de la", "du", "van", "van der", "von", "von der", "di", "bin", "Le", "Mac",
+)  # fmt: skip
+
 
 def sentences(passage: Passage) -> list[Passage]:
     """Cuts a passage at its line breaks; a span across a break is left out."""
@@ -99,7 +103,13 @@ class Variation:
         words = len(like.split())
         if words == 1:
             return self.chance.choice(given if self.chance.random() < 0.5 else surnames)
-        return f"{self.chance.choice(given)} {self.chance.choice(surnames)}"
+        first, last = self.chance.choice(given), self.chance.choice(surnames)
+        roll = self.chance.random()
+        if roll < 0.06:
+            return f"{first} {self.chance.choice(PARTICLES)} {last}"
+        if roll < 0.1:
+            return f"{first[0]}. {last}"
+        return f"{first} {last}"
 
     def site(self, before: str) -> str:
         """Makes up a French place that bears a name, to go after an article; else nothing."""

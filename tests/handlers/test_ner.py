@@ -303,8 +303,9 @@ def test_the_model_tells_where_it_comes_from():
     told = meta["nlp_runner"]
     assert told["versions"]["spacy"]
     assert isinstance(told["seed"], int)
-    assert {"ewt", "pud", "frsemcor"} <= told["scores"].keys() <= told["data"].keys()
+    assert {"ewt", "pud", "frsemcor", "fenec"} <= told["scores"].keys() <= told["data"].keys()
     assert all("licence" in source for source in told["data"].values())
+    assert all(len(file["sha256"]) == 64 for file in told["files"].values())
     size = sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file())
     assert size < 10_000_000
 
@@ -315,3 +316,5 @@ def test_the_model_is_worth_shipping():
     scores = {name: row["all"]["f"] for name, row in meta["nlp_runner"]["scores"].items()}
     assert scores["ewt"] >= 0.65
     assert scores["pud"] >= 0.58
+    assert scores["frsemcor"] >= 0.75
+    assert scores["fenec"] >= 0.52
