@@ -230,6 +230,7 @@ JOB: JSON = {
         "expires_at": moment("When it will be erased."),
         "cancel_requested_at": moment("When somebody asked for it to be canceled."),
         "error": {"anyOf": [ref("Problem"), {"type": "null"}]},
+        "trace_id": {"type": "string", "description": "That of its caller, or one of its own."},
         "links": {
             "type": "object",
             "properties": {

@@ -15,6 +15,7 @@ from runner.orchestrator.jobs import COMPOSITE, Job, new_id
 from runner.orchestrator.queries import Backlog
 from runner.orchestrator.store import Store
 from runner.payload import pack
+from runner.traceparent import CALLER
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Admission:
             id=new_id(), owner=owner, service=COMPOSITE, service_version="", major=0,
             manifest_digest="", attempts=1, priority=priority, created_at=now, available_at=now,
             updated_at=now, input_bytes=sum(asked.size for asked in parts.values()),
+            traceparent=CALLER.get(),
         )  # fmt: skip
         jobs = [
             (replace(self._job(asked, owner, priority), parent_id=whole.id, part=name), asked)
@@ -93,6 +95,7 @@ class Admission:
             attempts=manifest.limits.attempts, priority=priority, created_at=now,
             available_at=now, updated_at=now,
             queue_deadline_at=now + manifest.limits.queue_timeout, input_bytes=asked.size,
+            traceparent=CALLER.get(),
         )  # fmt: skip
 
     async def _keep(self, jobs: list[tuple[Job, bytes]]) -> None:

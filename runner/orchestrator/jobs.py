@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runner import errors
+from runner import errors, traceparent
 from runner.events import Canceled, Event, Failed, Started, Succeeded
 
 OPEN = ("queued", "running")
@@ -37,7 +37,7 @@ class Job:
     compression. `revision` grows by one with each change that a reader can see.
 
     A composite job has no service of its own but parts, which are jobs: each knows it by
-    `parent_id` and is called `part` in it.
+    `parent_id` and is called `part` in it. `traceparent` is the caller's, where there was one.
     """
 
     id: str
@@ -68,6 +68,7 @@ class Job:
     revision: int = 1
     parent_id: str | None = None
     part: str | None = None
+    traceparent: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -78,6 +79,17 @@ class Job:
     def composite(self) -> bool:
         """Whether the work is done by other jobs, its parts."""
         return self.service == COMPOSITE
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that the job is in: its caller's, or one of its own, which its parts share."""
+        return traceparent.trace_of(self.traceparent, self.parent_id or self.id)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a log line about the job says of it."""
+        fields = {"job": self.id, "service": self.service or None, "attempt": self.attempt}
+        return {**fields, "trace_id": self.trace_id}
 
 
 @dataclass(frozen=True, slots=True)

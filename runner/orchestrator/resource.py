@@ -52,6 +52,7 @@ def job_resource(
         "expires_at": when(job.expires_at),
         "cancel_requested_at": when(job.cancel_requested_at),
         "error": job.error,
+        "trace_id": job.trace_id,
         "links": {
             "self": here,
             "result": f"{here}/result",

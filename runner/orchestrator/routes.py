@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -11,7 +12,7 @@ import redis
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runner import http, payload
+from runner import http, logs, payload
 from runner.errors import BadRequest, JobFailed, ResultGone, ResultNotReady, StoreUnavailable
 from runner.http import document_response, json_response
 from runner.orchestrator.admission import Asked
@@ -33,6 +34,8 @@ from runner.orchestrator.resource import (
     worker_resource,
 )
 from runner.stream import STREAM_NAMES
+
+log = logging.getLogger(__name__)
 
 LARGE_INPUT = 256 * 1024
 """Bytes above which an input is validated beside the event loop instead of on it."""
@@ -70,6 +73,8 @@ async def _accepted(
 ) -> Response:
     """Answer for a job that has been committed, after the wait that its caller prefers."""
     headers = {"location": f"/v1/jobs/{job.id}"}
+    about = {**logs.ABOUT.get(), **job.about}
+    log.debug("job %s was accepted", job.id, extra={"about": about})
     if preferred is None:
         resource = await it.dispatcher.following.resource(job)
         return json_response(resource, 202, {**headers, "retry-after": "1"})

@@ -12,7 +12,7 @@ from runner.orchestrator.tables import JobRow
 JSON_COLUMNS = frozenset({"progress", "error"})
 FIXED = frozenset(
     {"id", "owner", "service", "attempts", "priority", "created_at", "input_bytes", "parent_id",
-     "part"}
+     "part", "traceparent"}
 )  # fmt: skip
 COLUMNS = tuple(JobRow._meta.sorted_field_names)
 MOVING = tuple(name for name in COLUMNS if name not in FIXED)

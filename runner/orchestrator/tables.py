@@ -48,6 +48,7 @@ class JobRow(peewee.Model):
     revision = peewee.IntegerField()
     parent_id = peewee.TextField(null=True)
     part = peewee.TextField(null=True)
+    traceparent = peewee.TextField(null=True)
 
     class Meta:
         table_name = "job"

@@ -1,0 +1,45 @@
+"""What a finished job's picture of its progress says of its steps, as far as it can be believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from runner.orchestrator.jobs import Job
+
+
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """A step that began and ended; times are seconds since the epoch, of the worker's clock."""
+
+    name: str
+    status: str
+    began: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ended - self.began
+
+
+def steps_of(job: Job) -> Iterator[StepRun]:
+    """Yield the steps that began and ended; a worker of another make may have said anything."""
+    picture: Any = job.progress
+    steps = picture.get("steps") if isinstance(picture, dict) else None
+    for step in steps if isinstance(steps, list) else ():
+        if not isinstance(step, dict):
+            continue
+        name, status = step.get("name"), step.get("status")
+        began, ended = _moment(step.get("started_at")), _moment(step.get("finished_at"))
+        if isinstance(name, str) and isinstance(status, str) and 0 < began <= ended:
+            yield StepRun(name, status, began, ended)
+
+
+def _moment(value: Any) -> float:
+    """Return a time, or 0 for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return float(value) if abs(value) < 1e11 and math.isfinite(value) else 0.0
