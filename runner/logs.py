@@ -69,7 +69,8 @@ def _missing(message: str, fields: Mapping[str, Any]) -> str:
     """Return the job or the request that a line is about, where its words do not name it."""
     for key, word in (("job", "job"), ("request_id", "request")):
         if key in fields:
-            return "" if fields[key] in message else f" ({word} {fields[key]})"
+            space = "\n" if "\n" in message else " "
+            return "" if fields[key] in message else f"{space}({word} {fields[key]})"
     return ""
 
 

@@ -126,4 +126,4 @@ def _reason(code: Any) -> str:
     """Return the code of an error of ours; whatever else a worker says has no end of values."""
     if code is None:
         return ""
-    return code if code in CODES else "other"
+    return code if isinstance(code, str) and code in CODES else "other"

@@ -202,7 +202,7 @@ def speak(job: Job) -> None:
     """Say in the log what became of a job; what went well only to those who want to know."""
     about = {"about": job.about}
     if job.status == "queued" and job.attempt > 1 and job.error:
-        log.info("job %s waits for attempt %d of %d: %s", job.id, job.attempt, job.attempts,
+        log.info("job %s waits for attempt %d of %d: %.64s", job.id, job.attempt, job.attempts,
                  job.error.get("code"), extra=about)  # fmt: skip
     elif job.finished:
         level = logging.DEBUG if job.status == "succeeded" else logging.INFO

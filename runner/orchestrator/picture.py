@@ -9,6 +9,9 @@ from typing import Any
 
 from runner.orchestrator.jobs import Job
 
+MOST = 100
+"""Steps that are believed of one job."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepRun:
@@ -29,13 +32,18 @@ def steps_of(job: Job) -> Iterator[StepRun]:
     """Yield the steps that began and ended; a worker of another make may have said anything."""
     picture: Any = job.progress
     steps = picture.get("steps") if isinstance(picture, dict) else None
-    for step in steps if isinstance(steps, list) else ():
+    for step in steps[:MOST] if isinstance(steps, list) else ():
         if not isinstance(step, dict):
             continue
         name, status = step.get("name"), step.get("status")
         began, ended = _moment(step.get("started_at")), _moment(step.get("finished_at"))
         if isinstance(name, str) and isinstance(status, str) and 0 < began <= ended:
-            yield StepRun(name, status, began, ended)
+            yield StepRun(_text(name), _text(status), began, ended)
+
+
+def _text(text: str) -> str:
+    """Return a text that fits everywhere: short, and without lone surrogates."""
+    return text[:100].encode("utf-8", "replace").decode()
 
 
 def _moment(value: Any) -> float:

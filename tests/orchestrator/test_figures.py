@@ -200,7 +200,9 @@ async def test_what_workers_invent_makes_no_series(url: str) -> None:
             status="failed", reason="evil", started_at=NOW, finished_at=NOW + 1, progress=invented,
         ))  # fmt: skip
         assert "evil" not in desk.metrics.render()[0].decode()
+        desk.figures.changed(a_job(attempt=2, error={"code": ["evil"]}))
         told = values(desk.metrics)
+        assert told["nlp_job_retries_total", ("other", "ner")] == 1
         assert told["nlp_jobs_total", ("failed", "other", "ner", "1.0.0")] == 1
         assert told["nlp_step_seconds_count", ("ner", "tag")] == 1
 

@@ -119,6 +119,20 @@ def test_a_picture_that_cannot_be_is_left_out(progress: Any) -> None:
     assert len(spans_of(job)) == 4
 
 
+def test_a_monstrous_picture_is_cut() -> None:
+    """Of endless steps with endless names a hundred are told, as any collector takes them."""
+    step = {
+        "name": "\ud800" + "x" * 999,
+        "status": "y" * 999,
+        "started_at": 1.0,
+        "finished_at": 2.0,
+    }
+    steps = list(steps_of(a_job(progress={"steps": [step] * 999})))
+    assert len(steps) == 100
+    assert {len(one.name.encode()) for one in steps} == {100}
+    assert {len(one.status) for one in steps} == {100}
+
+
 def test_nothing_of_the_documents_is_in_a_span() -> None:
     """Of an error its code is told, never its words, which may quote a document."""
     words = {"code": "handler_error", "detail": "cannot read: Ada lives in Paris"}

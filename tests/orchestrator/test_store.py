@@ -340,7 +340,7 @@ async def test_counts_agree_with_the_jobs(store: Store) -> None:
     }  # fmt: skip
     assert await store.backlog() == {("ner", "d1"): Backlog(waiting=2, delayed=1, dispatched=2)}
     assert (await store.unfinished("ner"), await store.unfinished("topics")) == (5, 0)
-    assert await store.queue_ages(NOW) == {"ner": (4, 2.0)}  # the oldest is the one that runs
+    assert await store.queue_ages(NOW) == {"ner": (4, 3.0)}
     assert await store.in_progress() == {"ner": 1}
     assert ids(await store.running()) == [going.id]
     assert ids(await store.dispatched(NOW + 1)) == [sent.id]
