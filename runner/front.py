@@ -28,6 +28,16 @@ PAGE_POLICY = (
 )
 """What an HTML page may load; Swagger UI needs inline styles and `data:` images."""
 
+DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+"""The same of every other answer, should a browser ever take one for a page."""
+
+EVERYWHERE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""What every answer says to browsers. There is no CORS: pages of other sites read nothing."""
+
 Observe = Callable[[str, str, int, float], None]
 """Hears of every answer: method, route template, status, seconds."""
 
@@ -106,13 +116,15 @@ def _guard(message: Message, request_id: str) -> bool:
     headers = message["headers"] = [
         *message.get("headers", ()),
         (b"x-request-id", request_id.encode()),
-        (b"x-content-type-options", b"nosniff"),
+        *EVERYWHERE,
     ]
     kind = next((value for name, value in headers if name == b"content-type"), b"")
     if kind.startswith(b"text/html"):
         page = MutableHeaders(raw=headers)
         page.setdefault("content-security-policy", PAGE_POLICY)
-        page.setdefault("referrer-policy", "no-referrer")
+        page.setdefault("cross-origin-opener-policy", "same-origin")
+    else:
+        headers.append((b"content-security-policy", DATA_POLICY))
     return kind.startswith((b"text/event-stream", b"application/x-ndjson"))
 
 

@@ -117,7 +117,9 @@ def problem_response(
     request_id = request.scope.get("state", {}).get("request_id")
     if request_id:
         document["request_id"] = request_id
-    headers = dict(headers or {})
+    headers = {"cache-control": "no-store", **(headers or {})}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     if error.retry_after is not None or error.status == 503:
         headers["retry-after"] = str(error.retry_after or RETRY_AFTER)
     body = orjson.dumps(document, default=str)

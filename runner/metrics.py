@@ -78,6 +78,10 @@ class Metrics:
         self._step_seconds = self._seconds(
             "nlp_step_seconds", "Time a step took.", "service", "step"
         )
+        self._webhooks = Counter(
+            "nlp_webhook_deliveries", "Tries to deliver a webhook.", ("outcome",),
+            registry=self._registry,
+        )  # fmt: skip
         self._input_bytes = Histogram(
             "nlp_input_bytes", "Size of a job's input.", ("service",),
             registry=self._registry, buckets=SIZES,
@@ -152,6 +156,10 @@ class Metrics:
     def retried(self, service: str, reason: str) -> None:
         """Count an attempt that is followed by another one; `reason` is what ended it."""
         self._of(self._retries, service, reason).inc()
+
+    def webhook(self, outcome: str) -> None:
+        """Count a try to deliver a webhook: `delivered`, `retried` or `failed`."""
+        self._of(self._webhooks, outcome).inc()
 
     def loaded(self, service: str, seconds: float) -> None:
         """Say how long this process took to load its handler."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from runner import errors
 from runner.components import (
     HEALTH,
@@ -23,6 +25,7 @@ from runner.components import (
     query,
     ref,
 )
+from runner.submit_paths import HEADERS, REFUSALS, TERMS
 
 MOST_PARTS = 32
 
@@ -89,8 +92,8 @@ def service_paths() -> JSON:
     }
 
 
-def job_paths() -> JSON:
-    """Return the orchestrator's paths about jobs."""
+def job_paths(options: Sequence[JSON] = ()) -> JSON:
+    """Return the orchestrator's paths about jobs; `options` are more of what a submit may say."""
     job_id = path_parameter("id", "The id of a job.")
     job = {
         "200": {
@@ -110,7 +113,7 @@ def job_paths() -> JSON:
     }
     return {
         "/v1/jobs": {
-            "post": _create_parts(),
+            "post": _create_parts(options),
             **get(
                 "listJobs",
                 "The jobs, newest first",
@@ -127,6 +130,7 @@ def job_paths() -> JSON:
                     ),
                     query("cursor", {"type": "string"}, "The `next_cursor` of the page before."),
                     query("status", {"enum": list(STATES)}, "Only jobs in this state."),
+                    query("reason", {"type": "string"}, "Only jobs that ended by this code."),
                     query(
                         "service",
                         {"type": "string"},
@@ -209,21 +213,21 @@ def job_paths() -> JSON:
     }
 
 
-def _create_parts() -> JSON:
+def _create_parts(options: Sequence[JSON]) -> JSON:
     example = {
         "parts": {
             "names": {"service": "ner", "input": {"documents": ["Ada lives in Paris."]}},
             "keyword-extraction": {"input": {"documents": ["Ada lives in Paris."]}},
         }
     }
-    headers = {"Location": header("string", "Where the job is."), "Retry-After": RETRY_AFTER}
+    headers = {**HEADERS, "Retry-After": RETRY_AFTER}
     return {
         "operationId": "createCompositeJob",
         "tags": ["jobs"],
         "summary": "Ask several services at once: one job, its parts side by side",
         "description": "The parts run in parallel, each as a job of its own. The whole ends with "
         "the last of them; it has failed if one has, and its result holds what the others gave.",
-        "parameters": [PREFER],
+        "parameters": [PREFER, *TERMS, *options],
         "requestBody": {
             "required": True,
             "content": json_content(PARTS, {"two": {"summary": "Two services", "value": example}}),
@@ -235,16 +239,7 @@ def _create_parts() -> JSON:
                 "headers": headers,
                 "content": json_content(ref("Job")),
             },
-            **problems(
-                errors.MalformedJson,
-                errors.BadRequest,
-                errors.PayloadTooLarge,
-                errors.UnsupportedMediaType,
-                errors.InputInvalid,
-                errors.NoWorker,
-                errors.QueueFull,
-                errors.StoreUnavailable,
-            ),
+            **problems(*REFUSALS, errors.WebhookRefused),
         },
     }
 

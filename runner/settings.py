@@ -12,9 +12,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 
-from runner import words
+from runner import signature, words
 from runner.errors import SettingInvalid
 from runner.language import ANY
+from runner.targets import Allowed
 
 ORIGINS = ("flag", "environment", ".env", ".envdefault", "manifest", "built-in")
 """Where a value can come from, the strongest first."""
@@ -63,9 +64,16 @@ TABLE: tuple[Setting, ...] = (
     Setting("DATA_DIR", str, ".nlp-runner", "Folder of `nlp-runner up` for its Redis and jobs."),
     Setting("MAX_WAIT", words.seconds, 60.0,
             "Longest a caller may wait in one request, in seconds."),
+    Setting("RETENTION", words.kept, "7d",
+            "How long a finished job is kept with its input and result: 7d, 12h, 90s; or never, "
+            "to keep it until it is deleted."),
     Setting("SHUTDOWN_GRACE", words.seconds, 30.0, "Seconds that running work gets at a stop."),
     Setting("ORCHESTRATOR_URL", words.http, "http://127.0.0.1:8000",
             "The orchestrator that `call`, `services` and `jobs` talk to.", option="--url"),
+    Setting("API_KEY", words.key, None, "The key that they send to it.", secret=True),
+    Setting("AUTH", words.choice("auto", "on", "off"), "auto",
+            "Whether the orchestrator asks for keys: on, off, or auto (on, unless HOST is "
+            "loopback)."),
     Setting("SERVICE_NAME", words.name, None,
             "A second name of a worker's service, for LinTO's clients."),
     Setting("MODEL_INFO", words.sentence, None,
@@ -78,6 +86,11 @@ TABLE: tuple[Setting, ...] = (
     Setting("RESOLVE_POLICY", words.choice("any", "default", "strict"), "any",
             "Which service POST /nlp takes when none is named: any, default (named by "
             "{TYPE}_DEFAULT) or strict (none)."),
+    Setting("WEBHOOK_SECRET", signature.secrets, None,
+            "Signs webhooks: whsec_ and base64; several while one replaces another. None: no "
+            "webhooks.", secret=True),
+    Setting("WEBHOOK_ALLOW", Allowed, None,
+            "Targets of webhooks beside https on the internet: n8n:5678 10.0.0.0/8 127.0.0.1:*."),
     Setting("LOG_LEVEL", words.choice("debug", "info", "warning", "error"), "info",
             "What is logged."),
     Setting("LOG_FORMAT", words.choice("console", "json"), "console", "Lines for people, or JSON."),

@@ -45,9 +45,6 @@ OPEN = Seal(None)
 """Seals nothing, and holds everything to be sealed."""
 
 
-# The mark is left even where there is no job yet: whoever lays it there later must find it.
-
-
 def _lua(name: str) -> str:
     """Return a script that Redis runs in one piece."""
     return resources.files("runner").joinpath("lua", f"{name}.lua").read_text("utf-8")
@@ -105,11 +102,9 @@ class WorkerWire:
         verdict, *rest = self._claim(keys=keys, args=[attempt, instance, LEASE, MAX_STARTS])
         match verdict:
             case b"go":
-                work = _work(job_id, attempt, self._digest, rest[0])
-                if not self._seal.holds(rest[1], *work):
+                if not self._seal.holds(rest[1], *_work(job_id, attempt, self._digest, rest[0])):
                     return Claim("forged")
-                # The trace is not sealed, so it may be anything.
-                trace = traceparent.read(rest[2].decode("latin-1"))
+                trace = traceparent.read(rest[2].decode("latin-1"))  # not sealed
                 return Claim("go", payload.unpack(rest[0]), traceparent=trace)
             case b"canceled":
                 return Claim("canceled", actor=rest[0].decode())
@@ -119,8 +114,7 @@ class WorkerWire:
         """Keep the lease; return whether this attempt is still wanted, and who canceled it."""
         keys = [self.keys.job(job_id), self.keys.lease(job_id)]
         wanted, *rest = self._renew(keys=keys, args=[attempt, instance, LEASE])
-        actor = rest[0].decode() if rest and rest[0] else None
-        return bool(wanted), actor
+        return bool(wanted), rest[0].decode() if rest and rest[0] else None
 
     def publish(self, event: events.Event) -> None:
         """Tell those who follow the job; a start also goes to the orchestrators."""
@@ -208,6 +202,12 @@ class OrchestratorWire:
         pipe.expire(key, LIVE_TTL)
         pipe.unlink(self.keys.live(job_id))
         await pipe.execute()
+
+    async def clear(self, job_ids: Iterable[str]) -> None:
+        """Remove all that is left of jobs that have long finished."""
+        keys = [key for job in job_ids for key in (self.keys.job(job), self.keys.live(job))]
+        if keys:
+            await self.redis.unlink(*keys)
 
     async def leased(self, job_ids: list[str]) -> list[bool]:
         """Say for each job whether a worker holds it now."""

@@ -251,12 +251,26 @@ def test_a_document_is_sent_again_only_when_it_changed() -> None:
 
 
 def test_pages_may_load_nothing_from_elsewhere() -> None:
-    """Every HTML page has a content policy, and other answers none."""
+    """Every HTML page has a content policy, and other answers one that allows nothing."""
     policy = ask("GET", "/page").headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "script-src" not in policy
     assert "frame-ancestors 'none'" in policy
-    assert "content-security-policy" not in ask("GET", "/document").headers
+    answer = ask("GET", "/document")
+    assert answer.headers.get_list("content-security-policy") == [
+        "default-src 'none'; frame-ancestors 'none'"
+    ]
+
+
+@pytest.mark.parametrize("path", ["/page", "/document", "/static/docs.js", "/xyz", "/broken"])
+def test_every_answer_is_closed_to_other_sites(path: str) -> None:
+    """Pages, documents, files and failures alike: no sniffing, embedding, CORS or referrer."""
+    headers = ask("GET", path, headers={"origin": "https://evil.example"}).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert not [name for name in headers if name.startswith("access-control-")]
 
 
 def test_the_documentation_page_works_without_the_internet() -> None:

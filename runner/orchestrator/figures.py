@@ -49,7 +49,7 @@ class Figures:
             reason=_reason(job.reason),
             queue_seconds=(started or ended) - job.available_at,
             run_seconds=None if started is None else ended - started,
-            steps=dict(self._steps(job)),
+            steps={} if started is None else dict(self._steps(job)),
             input_bytes=job.input_bytes,
         )
 

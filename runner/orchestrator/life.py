@@ -14,23 +14,30 @@ from typing import Any
 
 import redis
 
-from runner import connection, openapi, wire
+from runner import connection, openapi, security, wire
 from runner.broker import Producer
+from runner.egress import Egress
 from runner.errors import ManifestInvalid, RunnerError, StoreUnavailable
 from runner.http import Lifetime
 from runner.manifest import Manifest, from_document
 from runner.metrics import Metrics
-from runner.orchestrator import traces
+from runner.orchestrator import gate, traces
+from runner.orchestrator.callback import Outgoing
 from runner.orchestrator.catalog import Catalog
+from runner.orchestrator.deadlines import Deadlines
 from runner.orchestrator.dispatch import Dispatcher, wanted
 from runner.orchestrator.figures import Figures
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.repair import Repair
 from runner.orchestrator.resolution import Policy
+from runner.orchestrator.retention import Retention
 from runner.orchestrator.store import Store
+from runner.orchestrator.webhooks import Deliverer
 from runner.registry import Registry
 from runner.seal import Seal
 from runner.settings import Settings
+from runner.targets import Allowed
+from runner.words import kept_seconds
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +50,9 @@ STORE_PATIENCE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where an orchestrator lives, how long a caller may wait (s), and whom LinTO's calls reach."""
+    """Where an orchestrator lives, how long a caller may wait (s), whom LinTO's calls reach, and
+    who is asked for a key. A finished job is kept for `retention` seconds, or for ever.
+    """
 
     database_url: str
     broker_url: str
@@ -51,14 +60,21 @@ class Home:
     max_wait: float
     policy: Policy = field(default_factory=Policy)
     wire_secret: str | None = field(default=None, repr=False)
+    stance: str = gate.ON
+    outgoing: Outgoing = field(default_factory=Outgoing)
+    retention: float | None = None
 
     @classmethod
     def of(cls, settings: Settings, defaults: Mapping[str, str]) -> Home:
         """Return what the settings say; `defaults` names the default service of each type."""
         policy = Policy(settings.resolve_policy, defaults, settings.language)
+        stance = gate.stance(settings.auth, settings.host)
+        gate.warn(stance, settings.host)
         return cls(
             settings.database_url, settings.broker_url, settings.namespace, settings.max_wait,
-            policy, settings.wire_secret,
+            policy, settings.wire_secret, stance,
+            retention=kept_seconds(settings.retention),
+            outgoing=Outgoing(settings.webhook_secret or (), settings.webhook_allow or Allowed()),
         )  # fmt: skip
 
 
@@ -69,6 +85,7 @@ class Orchestrator:
         self.home = home
         self.metrics = Metrics()
         self.version = metadata.version("nlp-runner")
+        self.scopes: dict[tuple[str, str], str] = {}
         self._openapi: tuple[int, dict[str, Any]] = (-1, {})
 
     @contextlib.asynccontextmanager
@@ -77,6 +94,7 @@ class Orchestrator:
         home = self.home
         self.lifetime = lifetime
         self.store = Store(home.database_url)
+        self.gate = gate.Gate(self.store.keys, home.stance)
         try:
             await _patiently(self.store.open, STORE_PATIENCE)
         except StoreUnavailable as error:
@@ -91,14 +109,20 @@ class Orchestrator:
         self.wire = wire.OrchestratorWire(self.redis, home.namespace, Seal(home.wire_secret))
         self.dispatcher = Dispatcher(
             self.store, self.wire, producer, self.catalog, on_finished=self._count,
-            on_changed=self._hear,
+            retention=home.retention, on_changed=self._hear,
+        )  # fmt: skip
+        self.deliverer = Deliverer(
+            self.store.deliveries, Egress(home.outgoing.allowed), home.outgoing.keys,
+            agent=f"nlp-runner/{self.version}", count=self.metrics.webhook,
         )  # fmt: skip
         self.figures = Figures(self.metrics, self.catalog, self.store)
         self.traces = traces.Traces(self.store.transitions, traces.exporter(os.environ))
         await self._remember_services()
         self.metrics.collect(self.figures.samples)
-        work = (self.dispatcher.run(), Repair(self.dispatcher).run(), self._keep_catalog(),
-                self._listen(), self.figures.measure(), self.traces.run())  # fmt: skip
+        work = (self.dispatcher.run(), Repair(self.dispatcher).run(),
+                Deadlines(self.dispatcher).run(), Retention(self.dispatcher).run(),
+                self._keep_catalog(), self._listen(), self.figures.measure(),
+                self.traces.run(), self.deliverer.run())  # fmt: skip
         running = [asyncio.create_task(task) for task in work]
         for task in running:
             task.add_done_callback(self._ended)
@@ -114,7 +138,10 @@ class Orchestrator:
         """Return the OpenAPI document of what is alive; composed anew when that changes."""
         if self._openapi[0] != self.catalog.version:
             services = [(entry.manifest, entry.available) for entry in self.catalog.entries()]
-            self._openapi = (self.catalog.version, openapi.of_platform(services, self.version))
+            document = openapi.of_platform(services, self.version)
+            if self.home.stance == gate.ON:
+                document = security.secured(document, self.scopes)
+            self._openapi = (self.catalog.version, document)
         return self._openapi[1]
 
     async def manifest(self, digest: str) -> Manifest | None:
@@ -134,6 +161,7 @@ class Orchestrator:
             self.lifetime.fail(RunnerError("A part of the orchestrator ended; see the log."))
 
     def _count(self, job: Job) -> None:
+        self.deliverer.poke()
         self.figures.finished(job)
 
     def _hear(self, job: Job) -> None:

@@ -48,6 +48,13 @@ class JobRow(peewee.Model):
     revision = peewee.IntegerField()
     parent_id = peewee.TextField(null=True)
     part = peewee.TextField(null=True)
+    retention = peewee.DoubleField(null=True)
+    deadline_at = peewee.DoubleField(null=True)
+    deadline_from = peewee.TextField(null=True)
+    idempotency_key = peewee.TextField(null=True)
+    fingerprint = peewee.TextField(null=True)
+    reused_from = peewee.TextField(null=True)
+    retry_of = peewee.TextField(null=True)
     traceparent = peewee.TextField(null=True)
 
     class Meta:
@@ -94,6 +101,68 @@ class ManifestRow(peewee.Model):
         table_name = "manifest"
 
 
+class ApiKeyRow(peewee.Model):
+    """One key of the HTTP API; its fields are those of `keys.Key`, its scopes in one text."""
+
+    id = peewee.TextField(primary_key=True)
+    hash = peewee.TextField()
+    owner = peewee.TextField()
+    scopes = peewee.TextField()
+    created_at = peewee.DoubleField()
+    expires_at = peewee.DoubleField(null=True)
+    revoked_at = peewee.DoubleField(null=True)
+    note = peewee.TextField()
+
+    class Meta:
+        table_name = "api_key"
+
+
+class WebhookRow(peewee.Model):
+    """Whom a job tells of which events."""
+
+    job_id = peewee.TextField(primary_key=True)
+    url = peewee.TextField()
+    events = peewee.TextField()
+    traceparent = peewee.TextField(null=True)
+
+    class Meta:
+        table_name = "webhook"
+
+
+class WebhookDeliveryRow(peewee.Model):
+    """One message to somebody outside; its fields are those of `deliveries.Delivery`."""
+
+    id = peewee.TextField(primary_key=True)
+    job_id = peewee.TextField()
+    event = peewee.TextField()
+    url = peewee.TextField()
+    target = peewee.TextField()
+    traceparent = peewee.TextField(null=True)
+    body = peewee.TextField()
+    status = peewee.TextField()
+    attempts = peewee.IntegerField()
+    failures = peewee.IntegerField()
+    log = peewee.TextField()
+    created_at = peewee.DoubleField()
+    due_at = peewee.DoubleField(null=True)
+
+    class Meta:
+        table_name = "webhook_delivery"
+
+
+class IdempotencyRow(peewee.Model):
+    """One request that must happen once, by the key that its caller gave it."""
+
+    owner = peewee.TextField()
+    idempotency_key = peewee.TextField()
+    fingerprint = peewee.TextField()
+    created_at = peewee.DoubleField()
+
+    class Meta:
+        table_name = "idempotency"
+        primary_key = peewee.CompositeKey("owner", "idempotency_key")
+
+
 class SchemaVersionRow(peewee.Model):
     """One applied migration; the highest version is that of the database."""
 
@@ -105,7 +174,17 @@ class SchemaVersionRow(peewee.Model):
         table_name = "schema_version"
 
 
-MODELS = (JobRow, PayloadRow, TransitionRow, ManifestRow, SchemaVersionRow)
+MODELS = (
+    JobRow,
+    PayloadRow,
+    TransitionRow,
+    ManifestRow,
+    ApiKeyRow,
+    IdempotencyRow,
+    WebhookRow,
+    WebhookDeliveryRow,
+    SchemaVersionRow,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +220,8 @@ def migrate(session: Session, now: float) -> None:
         "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL PRIMARY KEY, "
         "name TEXT NOT NULL, applied_at DOUBLE PRECISION NOT NULL)"
     )
-    [(reached,)] = session.rows("SELECT COALESCE(MAX(version), 0) FROM schema_version")
-    known = migrations(session.engine)
+    applied = {version for (version,) in session.rows("SELECT version FROM schema_version")}
+    known, reached = migrations(session.engine), max(applied, default=0)
     if reached > known[-1].version:
         raise Unavailable(
             f"The database has schema version {reached}, and this release of nlp-runner knows "
@@ -150,7 +229,7 @@ def migrate(session: Session, now: float) -> None:
             f"another database."
         )
     for migration in known:
-        if migration.version > reached:
+        if migration.version not in applied:  # a lower number may have come later
             for statement in _statements(migration.script, session.engine):
                 session.run(statement)
             session.run(
