@@ -13,12 +13,13 @@ from typing import Any
 
 import redis
 
-from runner import connection, events, wire
+from runner import connection, events, logs, wire
 from runner.context import Stop
 from runner.engine import Engine
 from runner.errors import Canceled, Interrupted, Poisoned, RunnerError
 from runner.manifest import Manifest
 from runner.seal import Seal
+from runner.traceparent import trace_of
 from runner.watch import Watch, follow
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,10 @@ class Child:
         """Work on one message; False if this process cannot work at all."""
         if self._engine is None:
             return False
+        with logs.about(job=job_id, service=self.manifest.name, attempt=attempt):
+            return self._work(self._engine, job_id, attempt)
+
+    def _work(self, engine: Engine, job_id: str, attempt: int) -> bool:
         signal.signal(signal.SIGTERM, self._interrupted)  # Celery has set its own after `open`
         try:
             claim = self._wire.claim(job_id, attempt, self.instance)
@@ -89,7 +94,8 @@ class Child:
             return False
         match claim.verdict:
             case "go":
-                self._execute(self._engine, job_id, attempt, claim.input)
+                with logs.about(trace_id=trace_of(claim.traceparent, job_id)):
+                    self._execute(engine, job_id, attempt, claim)
             case "canceled":
                 canceled = Canceled(f"Canceled by {claim.actor} before it started.")
                 self._end(events.Canceled, job_id, attempt, canceled)
@@ -109,15 +115,16 @@ class Child:
             raise SystemExit(0)
         return True
 
-    def _execute(self, engine: Engine, job_id: str, attempt: int, inputs: Any) -> None:
+    def _execute(self, engine: Engine, job_id: str, attempt: int, claim: wire.Claim) -> None:
         began = time.monotonic()
         stop = Stop()
         self._telling = telling = Telling(self._wire)
         limit = self.manifest.limits.timeout
         with self._watch.over(job_id, self.manifest.name, attempt, stop, limit):
             outcome = engine.run(
-                job_id, inputs, emit=telling, attempt=attempt, stop=stop, worker=self.instance
-            )
+                job_id, claim.input, emit=telling, attempt=attempt, stop=stop,
+                worker=self.instance, traceparent=claim.traceparent,
+            )  # fmt: skip
         self._telling = None
         log.info("job %s attempt %d %s after %.2f s%s", job_id, attempt, outcome.status,
                  time.monotonic() - began,

@@ -234,6 +234,7 @@ JOB: JSON = {
         "reused_from": nullable("string", "The earlier job whose result answers this one."),
         "retry_of": nullable("string", "The job whose input this one works on again."),
         "error": {"anyOf": [ref("Problem"), {"type": "null"}]},
+        "trace_id": {"type": "string", "description": "That of its caller, or one of its own."},
         "links": {
             "type": "object",
             "properties": {

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from types import SimpleNamespace, TracebackType
 from typing import Any, TypeVar
 
-from runner import events
+from runner import events, logs
 from runner.errors import Canceled, RunnerError, Stopped, TimedOut
+from runner.traceparent import of_attempt, trace_of
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,10 @@ class Context:
     """The first argument of every handler.
 
     `job_id` names the job, `attempt` counts its tries from 1: together they identify this
-    execution to the outside world. `config` holds the manifest's `config` with the operator's
-    choices. `log` is a standard logger whose lines, from INFO on, also reach whoever follows the
-    job.
+    execution to the outside world. `traceparent` is the header to send to whatever it asks, so that
+    a trace goes on there; `about` says to log lines what they are about. `config` holds the
+    manifest's `config` with the operator's choices. `log` is a standard logger whose lines, from
+    INFO on, also reach whoever follows the job.
     Every `step`, `progress` and `track` call is a checkpoint; `check()` is one for loops that
     report nothing.
     """
@@ -64,9 +66,15 @@ class Context:
         timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        traceparent: str | None = None,
     ) -> None:
         self.job_id = job_id
         self.attempt = attempt
+        self.traceparent = traceparent or of_attempt(None, job_id, attempt)
+        self.about = {
+            "job": job_id, "service": service, "attempt": attempt,
+            "trace_id": trace_of(self.traceparent, job_id),
+        }  # fmt: skip
         self.config = config or SimpleNamespace()
         self._service = service
         self._emit = emit
@@ -286,6 +294,7 @@ class _Relay(logging.Handler):
             return
         if record.levelno >= logging.INFO:
             self._ctx.emit(events.Log, level=record.levelname.lower(), message=message)
+        record.about = {**logs.ABOUT.get(), **self._ctx.about}  # also from a handler's threads
         process = logging.getLogger(record.name)
         if process.isEnabledFor(record.levelno):
             process.handle(record)

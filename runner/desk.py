@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,7 @@ from runner.events import Event, Failed
 from runner.http import Lifetime
 from runner.manifest import Manifest
 from runner.metrics import Metrics
+from runner.traceparent import CALLER
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,8 @@ class Answer:
 class Ticket:
     """One request on its way through the line.
 
-    `tell` hears the events in the event loop; `began` is on the monotonic clock.
+    `tell` hears the events in the event loop; `began` is on the monotonic clock; `context` is that
+    of the request, for log lines.
     """
 
     job_id: str
@@ -63,6 +66,7 @@ class Ticket:
     stop: Stop = field(default_factory=Stop)
     began: float = 0.0
     given_up: bool = False
+    context: Context = field(default_factory=copy_context)
 
     def settle(self, answer: Answer) -> None:
         """Give the answer, unless somebody has stopped waiting for it."""
@@ -269,7 +273,10 @@ class Desk:
                 self._emit(event)
                 self._call(tell, event)
 
-        outcome = engine.run(ticket.job_id, ticket.inputs, emit=emit, stop=ticket.stop)
+        outcome = ticket.context.run(
+            engine.run, ticket.job_id, ticket.inputs, emit=emit, stop=ticket.stop,
+            traceparent=ticket.context.get(CALLER),
+        )  # fmt: skip
         if outcome.error is not None:
             return Answer(outcome)
         try:

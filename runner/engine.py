@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from runner import events, handler
+from runner import events, handler, logs
 from runner.context import Context, Emit, Stop
 from runner.errors import (
     Canceled,
@@ -66,9 +66,11 @@ class Engine:
         stop: Stop | None = None,
         timeout: float | None = None,
         worker: str = "",
+        traceparent: str | None = None,
     ) -> Outcome:
         """Execute one request and return how it ended; it never raises.
 
+        `traceparent` (a valid one) places it in a trace; log lines within say what they are about.
         `timeout` (seconds) defaults to the manifest's. `emit` hears `Started`, what the handler
         reports, and exactly one of `Succeeded`, `Failed` or `Canceled`, last.
         """
@@ -81,7 +83,12 @@ class Engine:
             emit=emit,
             stop=stop,
             timeout=self.manifest.limits.timeout if timeout is None else timeout,
+            traceparent=traceparent,
         )
+        with logs.about(**ctx.about):
+            return self._run(ctx, inputs, stop, worker)
+
+    def _run(self, ctx: Context, inputs: Any, stop: Stop | None, worker: str) -> Outcome:
         try:
             accepted = self.manifest.accept(inputs)
             ctx.emit(events.Started, worker=worker)

@@ -12,6 +12,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runner import logs, traceparent
+
 log = logging.getLogger(__name__)
 
 SLOW = 1.0
@@ -67,6 +69,8 @@ class Front:
         began = self._clock()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id = _request_id(scope)
+        about = logs.ABOUT.set({"request_id": request_id})
+        caller = traceparent.CALLER.set(traceparent.of_headers(scope["headers"]))
         status = 0
         seconds: float | None = None
 
@@ -91,6 +95,8 @@ class Front:
             if seconds is None:
                 seconds = self._clock() - began
             self._tell(scope, status or CLIENT_LEFT, seconds)
+            traceparent.CALLER.reset(caller)
+            logs.ABOUT.reset(about)
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         if self._observe is not None:

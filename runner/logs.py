@@ -1,12 +1,17 @@
-"""Logging set up once: lines for people, or JSON for machines."""
+"""Logging set up once: lines for people, or JSON for machines, that say what they are about."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
 
 QUIET = {
     "celery": logging.WARNING,
@@ -19,6 +24,11 @@ QUIET = {
 }
 
 
+ABOUT: ContextVar[Mapping[str, Any]] = ContextVar(
+    "what log lines are about", default=MappingProxyType({})
+)
+"""What a line says beside its message: `job`, `service`, `attempt`, `trace_id`, `request_id`."""
+
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Characters with which a text could rewrite what a terminal shows; line feed and tab may stay."""
 
@@ -26,6 +36,22 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 def printable(text: str) -> str:
     """Return a text with its control characters written out, so that a terminal obeys none."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+@contextlib.contextmanager
+def about(**fields: Any) -> Iterator[None]:
+    """Let every line within say these too, on top of what the lines around it say."""
+    token = ABOUT.set({**ABOUT.get(), **fields})
+    try:
+        yield
+    finally:
+        ABOUT.reset(token)
+
+
+def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
+    """Return what a line is about: what it says itself (`extra={"about": ...}`), or its context."""
+    own: Mapping[str, Any] | None = getattr(record, "about", None)
+    return ABOUT.get() if own is None else own
 
 
 def configure(level: str, form: str) -> None:
@@ -39,14 +65,24 @@ def configure(level: str, form: str) -> None:
         logging.getLogger(name).setLevel(max(quiet, root.level))
 
 
+def _missing(message: str, fields: Mapping[str, Any]) -> str:
+    """Return the job or the request that a line is about, where its words do not name it."""
+    for key, word in (("job", "job"), ("request_id", "request")):
+        if key in fields:
+            space = "\n" if "\n" in message else " "
+            return "" if fields[key] in message else f"{space}({word} {fields[key]})"
+    return ""
+
+
 class _Console(logging.Formatter):
-    """A line for a person: time, level when it matters, words."""
+    """A line for a person: time, level when it matters, words, and the job that they miss."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        text = f"{moment} {level}{record.getMessage()}"
+        message = record.getMessage()
+        text = f"{moment} {level}{message}{_missing(message, fields_of(record))}"
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
         return printable(text)
@@ -62,6 +98,7 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **fields_of(record),
         }
         if record.exc_info:
             document["trace"] = self.formatException(record.exc_info)

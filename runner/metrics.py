@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import (
@@ -31,11 +33,17 @@ SHARED = "PROMETHEUS_MULTIPROC_DIR"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """Seconds: from a short text to a long book."""
 
+SIZES = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
+"""Bytes: from a sentence to a library."""
+
 Sample = tuple[str, str, Mapping[str, str], float]
 """One value of a gauge: its name, the sentence of the name, labels, value."""
 
 Source = Callable[[], Iterable[Sample]]
 """Says what the gauges are at the moment of a scrape."""
+
+
+_NONE: Mapping[str, float] = MappingProxyType({})
 
 
 class Metrics:
@@ -57,19 +65,15 @@ class Metrics:
             "nlp_jobs", "Executions that ended.", ("service", "version", "outcome", "reason"),
             registry=self._registry,
         )  # fmt: skip
-        self._in_progress = Gauge(
-            "nlp_jobs_in_progress", "Executions that run now.", ("service",),
-            registry=self._registry, multiprocess_mode="livesum",
-        )  # fmt: skip
-        self._load_seconds = Gauge(
-            "nlp_worker_load_seconds", "How long the handler took to load.", ("service",),
-            registry=self._registry, multiprocess_mode="livemax",
+        self._retries = Counter(
+            "nlp_job_retries", "Attempts that ended and are followed by another one.",
+            ("service", "reason"), registry=self._registry,
         )  # fmt: skip
         self._run_seconds = self._seconds(
             "nlp_job_run_seconds", "Time from start to end of an execution.", "service"
         )
         self._queue_seconds = self._seconds(
-            "nlp_job_queue_seconds", "Time from acceptance to start of a job.", "service"
+            "nlp_job_queue_seconds", "Time that a job's last attempt waited to start.", "service"
         )
         self._step_seconds = self._seconds(
             "nlp_step_seconds", "Time a step took.", "service", "step"
@@ -78,9 +82,29 @@ class Metrics:
             "nlp_webhook_deliveries", "Tries to deliver a webhook.", ("outcome",),
             registry=self._registry,
         )  # fmt: skip
+        self._input_bytes = Histogram(
+            "nlp_input_bytes", "Size of a job's input.", ("service",),
+            registry=self._registry, buckets=SIZES,
+        )  # fmt: skip
         self._http_seconds = self._seconds(
             "http_request_duration_seconds", "Time to answer a request.",
             "method", "route", "status",
+        )  # fmt: skip
+
+    # Made when they are first used: an orchestrator tells both of its workers, as a source.
+
+    @functools.cached_property
+    def _in_progress(self) -> Gauge:
+        return Gauge(
+            "nlp_jobs_in_progress", "Executions that run now.", ("service",),
+            registry=self._registry, multiprocess_mode="livesum",
+        )  # fmt: skip
+
+    @functools.cached_property
+    def _load_seconds(self) -> Gauge:
+        return Gauge(
+            "nlp_worker_load_seconds", "How long the handler took to load.", ("service",),
+            registry=self._registry, multiprocess_mode="livemax",
         )  # fmt: skip
 
     def observe(self, event: Event, version: str = "") -> None:
@@ -113,12 +137,25 @@ class Metrics:
         reason: str,
         queue_seconds: float,
         run_seconds: float | None,
+        steps: Mapping[str, float] = _NONE,
+        input_bytes: int | None = None,
     ) -> None:
-        """Count a job that ended elsewhere; `run_seconds` is None when it never started."""
+        """Count a job that ended elsewhere; `run_seconds` is None when it never started.
+
+        `steps` are the seconds that each of its steps took.
+        """
         self._of(self._jobs, service, version, outcome, reason).inc()
         self._of(self._queue_seconds, service).observe(max(0.0, queue_seconds))
         if run_seconds is not None:
             self._of(self._run_seconds, service).observe(max(0.0, run_seconds))
+        for step, seconds in steps.items():
+            self._of(self._step_seconds, service, step).observe(max(0.0, seconds))
+        if input_bytes is not None:
+            self._of(self._input_bytes, service).observe(input_bytes)
+
+    def retried(self, service: str, reason: str) -> None:
+        """Count an attempt that is followed by another one; `reason` is what ended it."""
+        self._of(self._retries, service, reason).inc()
 
     def webhook(self, outcome: str) -> None:
         """Count a try to deliver a webhook: `delivered`, `retried` or `failed`."""

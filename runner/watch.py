@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import threading
@@ -62,7 +63,8 @@ class Watch:
             pause.wait(WATCH)
             with self._lock:
                 if self._round is not None:
-                    self._round.look(self._wire, self._instance)
+                    round_ = self._round
+                    round_.context.run(round_.look, self._wire, self._instance)
 
 
 class Round:
@@ -76,6 +78,7 @@ class Round:
         self.stop, self._limit = stop, limit
         self._began = time.monotonic()
         self._asked: float | None = None
+        self.context = contextvars.copy_context()  # what log lines are about
 
     def __enter__(self) -> None:
         self._watch.begin(self)

@@ -2,8 +2,8 @@
 
 Every key stands under one namespace:
 
-- `job:{id}` hash: `attempt`, `input` (compressed JSON), its `seal`, `cancel`, `done`,
-  `starts:{attempt}`, `progress`.
+- `job:{id}` hash: `attempt`, `input` (compressed JSON), its `seal`, `traceparent`, `cancel`,
+  `done`, `starts:{attempt}`, `progress`.
 - `lease:{id}`: who works on it; expires by itself when the worker stops renewing it.
 - `live:{id}` stream: what a person who follows the job sees; capped, with a time to live.
 - `results` stream: what changes the job's state, read by the orchestrators as one consumer group
@@ -25,7 +25,7 @@ import orjson
 import redis
 import redis.asyncio
 
-from runner import events, payload
+from runner import events, payload, traceparent
 from runner.seal import Seal
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,6 @@ GROUP = "orchestrators"
 
 OPEN = Seal(None)
 """Seals nothing, and holds everything to be sealed."""
-
-
-# The mark is left even where there is no job yet: whoever lays it there later must find it.
 
 
 def _lua(name: str) -> str:
@@ -84,6 +81,7 @@ class Claim:
     verdict: str
     input: Any = None
     actor: str = ""
+    traceparent: str | None = None
 
 
 class WorkerWire:
@@ -104,9 +102,10 @@ class WorkerWire:
         verdict, *rest = self._claim(keys=keys, args=[attempt, instance, LEASE, MAX_STARTS])
         match verdict:
             case b"go":
-                work = _work(job_id, attempt, self._digest, rest[0])
-                sealed = self._seal.holds(rest[1], *work)
-                return Claim("go", payload.unpack(rest[0])) if sealed else Claim("forged")
+                if not self._seal.holds(rest[1], *_work(job_id, attempt, self._digest, rest[0])):
+                    return Claim("forged")
+                trace = traceparent.read(rest[2].decode("latin-1"))  # not sealed
+                return Claim("go", payload.unpack(rest[0]), traceparent=trace)
             case b"canceled":
                 return Claim("canceled", actor=rest[0].decode())
         return Claim(verdict.decode())
@@ -115,8 +114,7 @@ class WorkerWire:
         """Keep the lease; return whether this attempt is still wanted, and who canceled it."""
         keys = [self.keys.job(job_id), self.keys.lease(job_id)]
         wanted, *rest = self._renew(keys=keys, args=[attempt, instance, LEASE])
-        actor = rest[0].decode() if rest and rest[0] else None
-        return bool(wanted), actor
+        return bool(wanted), rest[0].decode() if rest and rest[0] else None
 
     def publish(self, event: events.Event) -> None:
         """Tell those who follow the job; a start also goes to the orchestrators."""
@@ -162,12 +160,15 @@ class OrchestratorWire:
         self.keys = Keys(namespace)
         self._cancel = client.register_script(_lua("cancel"))
 
-    async def load(self, job_id: str, attempt: int, digest: str, packed_input: bytes) -> None:
-        """Lay the input of an attempt where a worker of this manifest will find it."""
+    async def load(
+        self, job_id: str, attempt: int, digest: str, packed_input: bytes, trace: str = ""
+    ) -> None:
+        """Lay an attempt's input where a worker of this manifest will find it, and its trace."""
         key = self.keys.job(job_id)
         sealed = self._seal.of(*_work(job_id, attempt, digest, packed_input))
         pipe = self.redis.pipeline(transaction=True)
-        pipe.hset(key, mapping={"attempt": attempt, "input": packed_input, "seal": sealed})
+        pipe.hset(key, mapping={"attempt": attempt, "input": packed_input, "seal": sealed,
+                                "traceparent": trace})  # fmt: skip
         pipe.hdel(key, "done", "progress")
         pipe.expire(key, JOB_TTL)
         await pipe.execute()
@@ -196,7 +197,7 @@ class OrchestratorWire:
         """Remove everything about a job; a worker that holds it stops at its next checkpoint."""
         key = self.keys.job(job_id)
         pipe = self.redis.pipeline(transaction=True)
-        pipe.hdel(key, "input", "seal", "progress")
+        pipe.hdel(key, "input", "seal", "progress", "traceparent")
         pipe.hset(key, "cancel", "erasure")
         pipe.expire(key, LIVE_TTL)
         pipe.unlink(self.keys.live(job_id))

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from runner import traceparent
 from runner.context import PROGRESS_EVERY, Context, Stop
 from runner.errors import Canceled, Interrupted, Stopped
 from runner.events import Failed, Log, Progress, Step, Succeeded
@@ -212,6 +213,27 @@ def test_log_lines_reach_the_follower_and_the_process(scene, caplog):
     scene.ctx.log.debug("not for followers")
     assert [(e.level, e.message) for e in scene.heard] == [("warning", "only 3 left")]
     assert [r.getMessage() for r in caplog.records] == ["only 3 left"]
+
+
+def test_log_lines_say_what_they_are_about_from_any_thread(scene, caplog):
+    """A line of a handler's own thread names job, service, attempt and trace like any other."""
+    caplog.set_level("INFO")
+    thread = threading.Thread(target=scene.ctx.log.info, args=("deep",))
+    thread.start()
+    thread.join()
+    [record] = caplog.records
+    assert record.about == {
+        "job": "j1", "service": "echo", "attempt": 1, "trace_id": scene.ctx.traceparent[3:35],
+    }  # fmt: skip
+
+
+def test_the_trace_can_be_passed_on(scene):
+    """A handler finds the header for what it calls: the one given, or one of the job's own."""
+    given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    ctx = Context(job_id="j1", service="echo", steps=STEPS, emit=print, traceparent=given)
+    assert ctx.traceparent == given
+    assert ctx.about["trace_id"] == given[3:35]
+    assert traceparent.read(scene.ctx.traceparent) == scene.ctx.traceparent
 
 
 def test_a_wrong_log_line_does_not_fail_the_job(scene, capsys):

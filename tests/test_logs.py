@@ -26,6 +26,23 @@ except ZeroDivisionError:
     log.exception("it failed")
 """
 
+ABOUT = """
+import logging, sys, threading
+from runner import logs
+logs.configure("info", sys.argv[1])
+log = logging.getLogger("runner.test")
+with logs.about(request_id="r1"):
+    log.info("asked for")
+    with logs.about(job="j1", service="ner", attempt=2, trace_id="t1"):
+        log.info("running")
+        log.info("job j1 is done")
+    log.info("its own", extra={"about": {"job": "j2"}})
+    thread = threading.Thread(target=log.info, args=("elsewhere",))
+    thread.start()
+    thread.join()
+log.info("after")
+"""
+
 
 def said(level: str, form: str) -> list[str]:
     """Return the lines that a process logs which is configured like this."""
@@ -53,6 +70,36 @@ def test_lines_for_machines() -> None:
     assert lines[1]["logger"] == "runner.test"
     assert "ZeroDivisionError" in lines[2]["trace"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", lines[0]["time"])
+
+
+def told(form: str) -> list[str]:
+    """Return the lines of a process that says what its lines are about."""
+    ran = subprocess.run(
+        [sys.executable, "-c", ABOUT, form], capture_output=True, check=True, encoding="utf-8"
+    )
+    return ran.stderr.splitlines()
+
+
+def test_lines_for_machines_say_what_they_are_about() -> None:
+    """Job, service, attempt, trace and request are fields, where they hold and nowhere else."""
+    fields = ("job", "service", "attempt", "trace_id", "request_id")
+    lines = [json.loads(line) for line in told("json")]
+    assert [tuple(line.get(field) for field in fields) for line in lines] == [
+        (None, None, None, None, "r1"),
+        ("j1", "ner", 2, "t1", "r1"),
+        ("j1", "ner", 2, "t1", "r1"),
+        ("j2", None, None, None, None),
+        (None, None, None, None, None),
+        (None, None, None, None, None),
+    ]
+
+
+def test_lines_for_people_name_the_job_once() -> None:
+    """The job, or else the request, stands at the end of a line whose words do not name it."""
+    assert [line[9:] for line in told("console")] == [
+        "asked for (request r1)", "running (job j1)", "job j1 is done", "its own (job j2)",
+        "elsewhere", "after",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("level", "lines"), [("debug", 4), ("info", 3), ("error", 1)])

@@ -82,10 +82,32 @@ def test_a_job_that_ended_elsewhere_is_counted() -> None:
     """The orchestrator counts what it was told, with the time a job waited."""
     measured = Metrics()
     labels = {"service": "ner", "version": "1.0.0", "outcome": "failed", "reason": "expired"}
-    measured.finished(**labels, queue_seconds=30.0, run_seconds=None)
+    measured.finished(
+        **labels, queue_seconds=30.0, run_seconds=None, steps={"tag": 2.0}, input_bytes=7
+    )
     assert value(measured, "nlp_jobs_total", **labels) == 1
     assert value(measured, "nlp_job_queue_seconds_sum", service="ner") == 30.0
     assert value(measured, "nlp_job_run_seconds_count", service="ner") is None
+    assert value(measured, "nlp_step_seconds_sum", service="ner", step="tag") == 2.0
+    assert value(measured, "nlp_input_bytes_sum", service="ner") == 7
+
+
+def test_attempts_that_were_not_the_last_are_counted() -> None:
+    """A retry counts under what made it necessary, and is not an ended job."""
+    measured = Metrics()
+    measured.retried("ner", "worker_lost")
+    assert value(measured, "nlp_job_retries_total", service="ner", reason="worker_lost") == 1
+    assert b"nlp_jobs_total{" not in measured.render()[0]
+
+
+def test_gauges_of_a_process_leave_their_names_to_a_source_that_tells_them() -> None:
+    """An orchestrator tells what runs and loads elsewhere, under the names of a single service."""
+    measured = Metrics()
+    names = ("nlp_jobs_in_progress", "nlp_worker_load_seconds")
+    measured.collect(lambda: [(name, "Told.", {"service": "ner"}, 3.0) for name in names])
+    for name in names:
+        assert measured.render()[0].count(f"# TYPE {name} gauge".encode()) == 1
+        assert value(measured, name, service="ner") == 3.0
 
 
 def test_requests_are_timed_from_milliseconds_to_minutes() -> None:

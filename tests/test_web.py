@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from runner import events, manifest, server, web
+from runner import events, logs, manifest, server, web
 from runner.engine import Engine
 from runner.errors import HandlerInvalid, SettingInvalid
 from runner.events import Event
@@ -265,6 +265,20 @@ def test_log_lines_of_the_handler_reach_who_follows() -> None:
         answer = client.post("/run", json={},
                              headers={"accept": "text/event-stream"})  # fmt: skip
     assert "log" in [name for name, _ in sse(answer.text)]
+
+
+def test_log_lines_of_the_handler_name_request_and_trace(caplog: pytest.LogCaptureFixture) -> None:
+    """What a handler logs in the process is found again by its request, its job and its trace."""
+    caplog.set_level("INFO")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"x-request-id": "asked-by-ada", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    with Door(gallery("logs")).open() as client:
+        answer = client.post("/run", json={"lines": 0}, headers=headers)
+    lines = [logs.fields_of(r) for r in caplog.records if r.message == "that was all"]
+    assert lines[-1] == {
+        "request_id": "asked-by-ada", "job": answer.headers["x-job-id"], "service": "logs",
+        "attempt": 1, "trace_id": trace,
+    }  # fmt: skip
 
 
 # --- the line ------------------------------------------------------------------------------------

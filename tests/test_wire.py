@@ -510,6 +510,19 @@ async def test_a_seal_is_for_one_attempt_of_one_manifest(
     assert WorkerWire(raw, namespace, "d1", Seal("s3cret")).claim(JOB, 2, "w") == Claim("forged")
 
 
+async def test_a_trace_goes_along(
+    sealing: OrchestratorWire, raw: redis.Redis, namespace: str
+) -> None:
+    """A worker is told the trace of its attempt, unless what stands there is no valid one."""
+    worker = WorkerWire(raw, namespace, "d1", Seal("s3cret"))
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    await sealing.load(JOB, 1, "d1", pack({}), trace)
+    assert worker.claim(JOB, 1, "w1").traceparent == trace
+    await sealing.load(JOB, 2, "d1", pack({}), trace)
+    raw.hset(sealing.keys.job(JOB), "traceparent", b"\xff\x1b[2J forged")
+    assert worker.claim(JOB, 2, "w1") == Claim("go", {})
+
+
 async def test_a_forged_result_is_dropped(
     sealing: OrchestratorWire, raw: redis.Redis, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,4 +9,5 @@ if holder and string.sub(holder, 1, #ARGV[1] + 1) == ARGV[1] .. ':' then return 
 local starts = redis.call('HINCRBY', KEYS[1], 'starts:' .. ARGV[1], 1)
 if starts > tonumber(ARGV[4]) then return {'poisoned'} end
 redis.call('SET', KEYS[2], ARGV[1] .. ':' .. ARGV[2], 'EX', ARGV[3])
-return {'go', redis.call('HGET', KEYS[1], 'input'), redis.call('HGET', KEYS[1], 'seal') or ''}
+return {'go', redis.call('HGET', KEYS[1], 'input'), redis.call('HGET', KEYS[1], 'seal') or '',
+  redis.call('HGET', KEYS[1], 'traceparent') or ''}

@@ -17,6 +17,7 @@ from runner.orchestrator.queries import Backlog
 from runner.orchestrator.store import Store
 from runner.orchestrator.terms import Terms
 from runner.payload import fingerprint, pack
+from runner.traceparent import CALLER
 
 USUAL = Terms()
 
@@ -90,6 +91,7 @@ class Admission:
             retention=self._retention, idempotency_key=terms.key, retry_of=retry_of,
             deadline_at=None if terms.deadline is None else now + terms.deadline,
             deadline_from=None if terms.deadline is None else "request",
+            traceparent=CALLER.get(),
         )  # fmt: skip
         jobs = [
             (replace(self._job(asked, terms), parent_id=whole.id, part=name, retention=None), asked)
@@ -125,6 +127,7 @@ class Admission:
             deadline_at=None if deadline is None else now + deadline,
             deadline_from=source,
             fingerprint=fingerprint(manifest.digest, asked.inputs) if lend else None,
+            traceparent=CALLER.get(),
         )  # fmt: skip
 
     async def _admit(

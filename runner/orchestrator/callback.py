@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from runner import targets
+from runner import targets, traceparent
 from runner.errors import WebhookRefused
 from runner.orchestrator.deliveries import COMPLETED, Webhook
 from runner.signature import Keys
@@ -47,7 +47,7 @@ def asked(request: Request, outgoing: Outgoing) -> Webhook | None:
         targets.check(targets.target_of(url), outgoing.allowed)
     except ValueError as error:
         raise WebhookRefused(f"Webhook-URL is not called: {error}.") from None
-    return Webhook(url, _events(words), _traceparent(request.headers.get("traceparent", "")))
+    return Webhook(url, _events(words), traceparent.of_headers(request.headers.raw))
 
 
 def _events(text: str) -> tuple[str, ...]:
@@ -58,8 +58,3 @@ def _events(text: str) -> tuple[str, ...]:
         if word not in EVENTS:
             raise WebhookRefused(f"Webhook-Events must be of {', '.join(EVENTS)}.")
     return words or ("completed",)
-
-
-def _traceparent(text: str) -> str | None:
-    """Return the trace that the submit belongs to (W3C), for the receiver to go on with."""
-    return text if re.fullmatch("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", text) else None

@@ -32,6 +32,7 @@ from runner.orchestrator.following import Following
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.resource import ended, job_resource
 from runner.orchestrator.store import Store
+from runner.traceparent import of_attempt
 from runner.wire import OrchestratorWire, Result
 
 log = logging.getLogger(__name__)
@@ -59,12 +60,13 @@ class Dispatcher:
         catalog: Catalog,
         *,
         on_finished: Callable[[Job], None] = lambda job: None,
+        on_changed: Callable[[Job], None] = lambda job: None,
         clock: Callable[[], float] = time.time,
         retention: float | None = None,
     ) -> None:
         self.store, self.wire, self.catalog = store, wire, catalog
         self.producer, self.clock = producer, clock
-        self._on_finished = on_finished
+        self._on_finished, self._on_changed = on_finished, on_changed
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{random.randrange(16**6):06x}"
         self._work = asyncio.Event()
         self.following = Following(store, wire, catalog, clock)
@@ -169,7 +171,8 @@ class Dispatcher:
             return 0
         try:
             for job, packed in claimed:
-                await self.wire.load(job.id, job.attempt, job.manifest_digest, packed)
+                trace = of_attempt(job.traceparent, job.id, job.attempt, family=job.parent_id)
+                await self.wire.load(job.id, job.attempt, job.manifest_digest, packed, trace)
             await asyncio.to_thread(self._publish, [job for job, _ in claimed])
         except (redis.RedisError, BrokerUnavailable):
             await self.release([(job.id, job.attempt) for job, _ in claimed])
@@ -250,7 +253,12 @@ class Dispatcher:
         await self.wire.acknowledge([result.entry for result in results])
 
     async def announce(self, jobs: list[Job]) -> None:
-        """Tell a change to those who follow or wait, and take finished jobs off the conveyor."""
+        """Tell a change to those who follow or wait, and take finished jobs off the conveyor.
+
+        Whoever committed a change tells it, and nobody else: `on_changed` hears each once.
+        """
+        for job in jobs:
+            self._on_changed(job)
         finished = [job for job in jobs if job.finished]
         for job in finished:
             if not job.composite:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runner import errors
+from runner import errors, traceparent
 from runner.events import Canceled, Event, Failed, Started, Succeeded
 
 OPEN = ("queued", "running")
@@ -42,6 +42,7 @@ class Job:
     A finished job is erased after `retention` seconds, at `expires_at`; None keeps it. Past
     `deadline_at`, which `deadline_from` has set (the `request` or the `manifest`), it ends wherever
     it is. `fingerprint` says what was asked of what, where its output may answer the same again.
+    `traceparent` is the caller's, where there was one.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Job:
     fingerprint: str | None = None
     reused_from: str | None = None
     retry_of: str | None = None
+    traceparent: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -89,6 +91,17 @@ class Job:
     def composite(self) -> bool:
         """Whether the work is done by other jobs, its parts."""
         return self.service == COMPOSITE
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that the job is in: its caller's, or one of its own, which its parts share."""
+        return traceparent.trace_of(self.traceparent, self.parent_id or self.id)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a log line about the job says of it."""
+        fields = {"job": self.id, "service": self.service or None, "attempt": self.attempt}
+        return {**fields, "trace_id": self.trace_id}
 
 
 @dataclass(frozen=True, slots=True)

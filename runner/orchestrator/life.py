@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,11 +21,12 @@ from runner.errors import ManifestInvalid, RunnerError, StoreUnavailable
 from runner.http import Lifetime
 from runner.manifest import Manifest, from_document
 from runner.metrics import Metrics
-from runner.orchestrator import gate
+from runner.orchestrator import gate, traces
 from runner.orchestrator.callback import Outgoing
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.deadlines import Deadlines
 from runner.orchestrator.dispatch import Dispatcher, wanted
+from runner.orchestrator.figures import Figures
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.repair import Repair
 from runner.orchestrator.resolution import Policy
@@ -107,23 +109,26 @@ class Orchestrator:
         self.wire = wire.OrchestratorWire(self.redis, home.namespace, Seal(home.wire_secret))
         self.dispatcher = Dispatcher(
             self.store, self.wire, producer, self.catalog, on_finished=self._count,
-            retention=home.retention,
+            retention=home.retention, on_changed=self._hear,
         )  # fmt: skip
         self.deliverer = Deliverer(
             self.store.deliveries, Egress(home.outgoing.allowed), home.outgoing.keys,
             agent=f"nlp-runner/{self.version}", count=self.metrics.webhook,
         )  # fmt: skip
+        self.figures = Figures(self.metrics, self.catalog, self.store)
+        self.traces = traces.Traces(self.store.transitions, traces.exporter(os.environ))
         await self._remember_services()
-        self.metrics.collect(self._samples)
+        self.metrics.collect(self.figures.samples)
         work = (self.dispatcher.run(), Repair(self.dispatcher).run(),
                 Deadlines(self.dispatcher).run(), Retention(self.dispatcher).run(),
-                self._keep_catalog(), self._listen(), self._measure(),
-                self.deliverer.run())  # fmt: skip
+                self._keep_catalog(), self._listen(), self.figures.measure(),
+                self.traces.run(), self.deliverer.run())  # fmt: skip
         running = [asyncio.create_task(task) for task in work]
         for task in running:
             task.add_done_callback(self._ended)
         yield
         await _end(running)
+        await self.traces.close()
         await self.redis.aclose()
         await asyncio.to_thread(producer.close)
         blocking.close()
@@ -157,16 +162,13 @@ class Orchestrator:
 
     def _count(self, job: Job) -> None:
         self.deliverer.poke()
-        self.metrics.finished(
-            service=job.service,
-            version=job.service_version,
-            outcome=job.status,
-            reason=job.reason or "",
-            queue_seconds=(job.started_at or job.finished_at or job.created_at) - job.created_at,
-            run_seconds=(
-                job.finished_at - job.started_at if job.started_at and job.finished_at else None
-            ),
-        )
+        self.figures.finished(job)
+
+    def _hear(self, job: Job) -> None:
+        """Take in a change that was committed here, and say it in the log."""
+        self.figures.changed(job)
+        self.traces.changed(job)
+        speak(job)
 
     async def _remember_services(self) -> None:
         """Take in the manifests of earlier days, so that a service that is down is not unknown."""
@@ -223,42 +225,17 @@ class Orchestrator:
             except (redis.RedisError, OSError):
                 await asyncio.sleep(1.0)
 
-    async def _measure(self) -> None:
-        """Keep the queue's figures for the next scrape, so that a scrape never waits."""
-        self._backlog: dict[str, tuple[int, float]] = {}
-        while wanted():
-            with contextlib.suppress(StoreUnavailable):
-                self._backlog = await self.store.queue_ages(time.time())
-            await asyncio.sleep(5.0)
 
-    def _samples(self) -> list[tuple[str, str, dict[str, str], float]]:
-        """Say what is alive now: (metric, help, labels, value)."""
-        samples = []
-        for entry in self.catalog.entries():
-            manifest = entry.manifest
-            service = {"service": manifest.name}
-            depth, age = self._backlog.get(manifest.name, (0, 0.0))
-            samples += [
-                ("nlp_queue_depth", "Jobs that wait to start.", service, float(depth)),
-                ("nlp_queue_oldest_age_seconds", "Age of the oldest of them.", service, age),
-                (
-                    "nlp_service_info",
-                    "Services that are known.",
-                    {**service, "version": manifest.version, "digest": manifest.digest[:12]},
-                    1.0,
-                ),
-            ]
-            states: dict[str, int] = {}
-            for member in entry.members:
-                state = "quarantined" if member.quarantined else member.instance.state
-                states[state] = states.get(state, 0) + 1
-            samples += [
-                ("nlp_workers", "Living workers.", {**service, "state": state}, float(count))
-                for state, count in states.items()
-            ]
-        conflicts = float(self.catalog.conflicts)
-        samples.append(("nlp_registry_conflicts", "Workers in quarantine.", {}, conflicts))
-        return samples
+def speak(job: Job) -> None:
+    """Say in the log what became of a job; what went well only to those who want to know."""
+    about = {"about": job.about}
+    if job.status == "queued" and job.attempt > 1 and job.error:
+        log.info("job %s waits for attempt %d of %d: %.64s", job.id, job.attempt, job.attempts,
+                 job.error.get("code"), extra=about)  # fmt: skip
+    elif job.finished:
+        level = logging.DEBUG if job.status == "succeeded" else logging.INFO
+        log.log(level, "job %s %s%s", job.id, job.status,
+                f": {job.reason}" if job.reason else "", extra=about)  # fmt: skip
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

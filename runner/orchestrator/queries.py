@@ -160,12 +160,26 @@ def inputs(session: Session, service: str, digest: str, limit: int) -> list[tupl
 
 
 def queue_ages(session: Session, now: float) -> dict[str, tuple[int, float]]:
-    """Return, for each service that has any, how many jobs are queued and the oldest's age in s."""
+    """Return for each service that has any how many jobs are queued, and the oldest's wait in s.
+
+    A job that is tried again waits from when its next attempt may start.
+    """
+    counted = "SELECT service, COUNT(*) AS jobs, MIN(available_at) AS since FROM job WHERE "
     rows = session.rows(
-        "SELECT service, COUNT(*), MIN(created_at) FROM job "
-        f"WHERE {OPEN_JOBS} AND status = 'queued' GROUP BY service"
+        "SELECT service, SUM(jobs), MIN(since) FROM ("
+        f"{counted} {WAITING_JOBS} GROUP BY service UNION ALL "
+        f"{counted} {MOVING_JOBS} AND status = 'queued' GROUP BY service) AS held GROUP BY service"
     )
-    return {service: (count, max(0.0, now - oldest)) for service, count, oldest in rows}
+    return {service: (int(jobs), max(0.0, now - since)) for service, jobs, since in rows}
+
+
+def in_progress(session: Session) -> dict[str, int]:
+    """Return how many jobs of each service run; a composite one does not itself."""
+    rows = session.rows(
+        f"SELECT service, COUNT(*) FROM job WHERE {MOVING_JOBS} AND status = 'running' "
+        "AND service <> '' GROUP BY service"
+    )
+    return dict(rows)
 
 
 def dispatched(session: Session, before: float) -> list[Job]:

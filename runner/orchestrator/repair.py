@@ -101,7 +101,8 @@ class Repair:
                 silent.add((job.id, job.attempt))
         for job in running:
             if (job.id, job.attempt) in silent & self._silent:
-                log.warning("job %s: worker %s fell silent", job.id, job.worker)
+                about = {"about": job.about}
+                log.warning("job %s: worker %s fell silent", job.id, job.worker, extra=about)
                 await self._dispatcher.end(job, WorkerLost(
                     f"The worker {job.worker} died or was cut off while it ran attempt "
                     f"{job.attempt} of {job.attempts}."))  # fmt: skip

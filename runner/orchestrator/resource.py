@@ -56,6 +56,7 @@ def job_resource(
         "reused_from": job.reused_from,
         "retry_of": job.retry_of,
         "error": job.error,
+        "trace_id": job.trace_id,
         "links": {
             "self": here,
             "result": f"{here}/result",

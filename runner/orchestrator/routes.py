@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -12,7 +13,7 @@ import redis
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runner import http, payload
+from runner import http, logs, payload
 from runner.errors import BadRequest, JobFailed, ResultGone, ResultNotReady, StoreUnavailable
 from runner.http import document_response, json_response
 from runner.orchestrator import callback
@@ -38,6 +39,8 @@ from runner.orchestrator.resource import (
 )
 from runner.orchestrator.terms import terms_of
 from runner.stream import STREAM_NAMES
+
+log = logging.getLogger(__name__)
 
 LARGE_INPUT = 256 * 1024
 """Bytes above which an input is validated beside the event loop instead of on it."""
@@ -90,6 +93,8 @@ async def accepted(
     One that an earlier result has answered is told at once with its output.
     """
     job = taken.job
+    about = {**logs.ABOUT.get(), **job.about}
+    log.debug("job %s was accepted", job.id, extra={"about": about})
     headers = {"location": f"/v1/jobs/{job.id}", **replayed(taken)}
     ended = job.finished and (not taken.replayed or job.reused_from is not None)
     if ended and any(one.reused_from for one in taken.jobs):

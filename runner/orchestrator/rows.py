@@ -13,7 +13,7 @@ JSON_COLUMNS = frozenset({"progress", "error"})
 FIXED = frozenset(
     {"id", "owner", "service", "attempts", "priority", "created_at", "input_bytes", "parent_id",
      "part", "retention", "deadline_at", "deadline_from", "idempotency_key", "reused_from",
-     "retry_of"}
+     "retry_of", "traceparent"}
 )  # fmt: skip
 COLUMNS = tuple(JobRow._meta.sorted_field_names)
 MOVING = tuple(name for name in COLUMNS if name not in FIXED)

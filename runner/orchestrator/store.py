@@ -212,8 +212,12 @@ class Store:
         )
 
     async def queue_ages(self, now: float) -> dict[str, tuple[int, float]]:
-        """Return how many jobs each service has queued, and the age of the oldest in seconds."""
+        """Return how many jobs each service has queued, and how long the oldest waits, in s."""
         return await self._database.read(partial(queries.queue_ages, now=now))
+
+    async def in_progress(self) -> dict[str, int]:
+        """Return how many jobs of each service run."""
+        return await self._database.read(queries.in_progress)
 
     async def dispatched(self, before: float) -> Jobs:
         """Return what was dispatched before that time and has not started."""

@@ -55,6 +55,7 @@ class JobRow(peewee.Model):
     fingerprint = peewee.TextField(null=True)
     reused_from = peewee.TextField(null=True)
     retry_of = peewee.TextField(null=True)
+    traceparent = peewee.TextField(null=True)
 
     class Meta:
         table_name = "job"

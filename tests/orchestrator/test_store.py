@@ -330,7 +330,7 @@ async def test_list_filters(store: Store) -> None:
 
 async def test_counts_agree_with_the_jobs(store: Store) -> None:
     """Counts, backlog and ages say of every service what its jobs say."""
-    jobs = [a_job(created_at=NOW - number) for number in range(4)]
+    jobs = [a_job(created_at=NOW - n, available_at=NOW - n) for n in range(4)]
     later = a_job(available_at=NOW + 50)
     other = a_job(service="topics", manifest_digest="t1")
     await submitted(store, *jobs, later, other)
@@ -342,7 +342,8 @@ async def test_counts_agree_with_the_jobs(store: Store) -> None:
     }  # fmt: skip
     assert await store.backlog() == {("ner", "d1"): Backlog(waiting=2, delayed=1, dispatched=2)}
     assert (await store.unfinished("ner"), await store.unfinished("topics")) == (5, 0)
-    assert (await store.queue_ages(NOW))["ner"] == (4, 3.0)
+    assert await store.queue_ages(NOW) == {"ner": (4, 3.0)}
+    assert await store.in_progress() == {"ner": 1}
     assert ids(await store.running()) == [going.id]
     assert ids(await store.dispatched(NOW + 1)) == [sent.id]
     assert ids(await store.dispatched(NOW)) == []

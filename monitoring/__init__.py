@@ -1,0 +1,1 @@
+"""What watches the platform: Prometheus' configuration and rules, and Grafana's dashboards."""
