@@ -17,7 +17,7 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -143,7 +143,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         case 404:
             found = NotFound(f"There is nothing at {path}.")
         case 405:
-            allowed = (error.headers or {}).get("Allow", "")
+            allowed = _allowed(request)
+            error.headers = {**(error.headers or {}), "Allow": allowed}
             found = MethodNotAllowed(f"{path} does not answer {method}; it answers {allowed}.")
         case status if 400 <= status < 500:
             found = BadRequest(error.detail)
@@ -152,6 +153,14 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
             found = RunnerError()
             found.status = status
     return problem_response(found, request, error.headers)
+
+
+def _allowed(request: Request) -> str:
+    """Name every method that an address answers, whichever of its routes does; files are read."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    fitting = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
+    methods = {method for route in fitting for method in route.methods or ()}
+    return ", ".join(sorted(methods or {"GET", "HEAD"}))
 
 
 # --- bodies --------------------------------------------------------------------------------------

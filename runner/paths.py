@@ -101,7 +101,7 @@ def job_paths() -> JSON:
             },
             "content": json_content(ref("Job")),
         },
-        **problems(errors.JobUnknown, errors.StoreUnavailable),
+        **problems(errors.BadRequest, errors.JobUnknown, errors.StoreUnavailable),
     }
     stream = {"schema": {"type": "string", "description": STREAM}}
     jobs = {
@@ -180,7 +180,7 @@ def job_paths() -> JSON:
                         "description": "Server-Sent Events, or one JSON object a line.",
                         "content": {"text/event-stream": stream, "application/x-ndjson": stream},
                     },
-                    **problems(errors.JobUnknown, errors.StoreUnavailable),
+                    **problems(errors.BadRequest, errors.JobUnknown, errors.StoreUnavailable),
                 },
                 "jobs",
                 parameters=[LAST_EVENT_ID],
@@ -204,7 +204,7 @@ def job_paths() -> JSON:
         },
         "/status/{id}": {
             "parameters": [job_id],
-            **get("getStatus", "The same as /v1/jobs/{id}", job, "jobs"),
+            **get("getStatus", "The same as /v1/jobs/{id}", job, "jobs", parameters=[WAIT]),
         },
     }
 

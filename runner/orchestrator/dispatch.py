@@ -78,7 +78,7 @@ class Dispatcher:
         if job.status == "canceled":
             return job
         if job.finished:
-            raise JobFinished(f"The job has already {job.status}.", job_status=job.status)
+            raise _too_late(job)
         if job.composite:  # all asked at once, so that what is asked here is asked whole
             await self.announce(await self.store.cancel(job_id, actor, False, self.clock()))
             for part in await self.store.parts(job_id):
@@ -86,7 +86,11 @@ class Dispatcher:
                     await self._cancel(part.id, actor)
         else:
             await self._cancel(job_id, actor)
-        return await self.following.job(job_id)
+        after = await self.following.job(job_id)
+        # Its end may have come in between; of a whole that failed, parts were canceled all the same.
+        if after.status == "succeeded" or (after.status == "failed" and not after.composite):
+            raise _too_late(after)
+        return after
 
     async def _cancel(self, job_id: str, actor: str) -> None:
         revoked = False
@@ -263,6 +267,10 @@ class Dispatcher:
             error=error.to_problem(),
         )  # fmt: skip
         await self.announce(await self.store.ingest([(job.id, event, None)], self.clock()))
+
+
+def _too_late(job: Job) -> JobFinished:
+    return JobFinished(f"The job has already {job.status}.", job_status=job.status)
 
 
 def wanted() -> bool:

@@ -122,7 +122,7 @@ REFUSED = (
 def quarantined(stage: Stage) -> dict[str, str]:
     """Return the services that are in quarantine, each with the reason."""
     listed = stage.http.get("/v1/services").json()["quarantined"]
-    return {member["service"]: member["reason"] for member in listed}
+    return {member["service"]: member["error"] for member in listed}
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -70,7 +70,7 @@ def test_a_redis_with_a_disk_may_die(tmp_path: Path, until: until_) -> None:
 def test_a_full_redis_refuses_what_passes_the_bound_and_drains(
     tmp_path: Path, until: until_
 ) -> None:
-    """Redis at its `maxmemory`: jobs are kept up to `limits.max_queued`, then 429; with room again
+    """Redis at its `maxmemory`: jobs are kept up to `limits.max_queued`, then 503; with room again
     all of them run, by workers that their host may have had to start again."""
     with (
         running_redis(tmp_path / "redis", durable=False) as (url, _),
@@ -83,7 +83,7 @@ def test_a_full_redis_refuses_what_passes_the_bound_and_drains(
         stage.redis.config_set("maxmemory", 1)
         jobs = [stage.submit("bound", {"text": str(n)})["id"] for n in range(12)]
         answer = stage.http.post("/v1/services/bound/jobs", json={})
-        assert answer.status_code == 429, answer.text
+        assert (answer.status_code, answer.json()["code"]) == (503, "queue_full")
         assert int(answer.headers["retry-after"]) >= 1
         until(lambda: "maxmemory" in stage.parts[0].said(), 20, "Redis to refuse a write")
         stage.redis.config_set("maxmemory", 0)
@@ -189,7 +189,7 @@ def test_a_full_disk_is_said_and_heals(redis_url: str, tmp_path: Path, until: un
         until(refused, 20, "the disk to be full")
         assert stage.http.get("/v1/jobs").status_code == 200
         assert stage.job(jobs[0])["id"] == jobs[0]
-        assert refused()
+        until(refused, 20, "the disk to be full again")
         resource.prlimit(orchestrator.pid, resource.RLIMIT_FSIZE, (hard, hard))
         until(lambda: not refused(), 20, "room")
         all_succeed(stage, jobs)
