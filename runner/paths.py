@@ -103,7 +103,7 @@ def job_paths() -> JSON:
         },
         **problems(errors.BadRequest, errors.JobUnknown, errors.StoreUnavailable),
     }
-    stream = {"schema": {"type": "string", "description": STREAM}}
+    stream = {"schema": {"description": STREAM}}  # a text; or an event, as some readers take it
     jobs = {
         "jobs": {"type": "array", "items": ref("Job")},
         "next_cursor": nullable("string", "The `cursor` of the next page, if there is one."),
