@@ -143,8 +143,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         case 404:
             found = NotFound(f"There is nothing at {path}.")
         case 405:
-            allowed = _allowed(request)
-            error.headers = {**(error.headers or {}), "Allow": allowed}
+            error.headers = {"Allow": (allowed := _allowed(request))}
             found = MethodNotAllowed(f"{path} does not answer {method}; it answers {allowed}.")
         case status if 400 <= status < 500:
             found = BadRequest(error.detail)
@@ -158,9 +157,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> str:
     """Name every method that an address answers, whichever of its routes does; files are read."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
-    fitting = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
-    methods = {method for route in fitting for method in route.methods or ()}
-    return ", ".join(sorted(methods or {"GET", "HEAD"}))
+    found = [r.methods or set() for r in routes if r.matches(request.scope)[0] != Match.NONE]
+    return ", ".join(sorted(set[str]().union(*found) or {"GET", "HEAD"}))
 
 
 # --- bodies --------------------------------------------------------------------------------------

@@ -35,6 +35,10 @@ LEASE = 15
 
 JOB_TTL = 24 * 3600
 LIVE_TTL = 3600
+TOLD_TTL = 900
+"""Seconds for which the story of a job that has ended can be read again; the database keeps the
+end. What a busy hour would leave behind does not fit into a small Redis."""
+
 LIVE_LENGTH = 1000
 MAX_STARTS = 3
 """How often one attempt may be started before it is taken for poison."""
@@ -268,7 +272,7 @@ class OrchestratorWire:
             live = self.keys.live(job_id)
             body = payload.write({"event": name, "data": data})
             pipe.xadd(live, {"event": body}, maxlen=LIVE_LENGTH, approximate=True)
-            pipe.expire(live, LIVE_TTL)
+            pipe.expire(live, TOLD_TTL if name == "completed" else LIVE_TTL)
         for job_id in done:
             pipe.publish(self.keys.done, job_id)
         await pipe.execute()

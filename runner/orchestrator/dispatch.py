@@ -87,7 +87,7 @@ class Dispatcher:
         else:
             await self._cancel(job_id, actor)
         after = await self.following.job(job_id)
-        # Its end may have come in between; of a whole that failed, parts were canceled all the same.
+        # Its end may have come first; of a whole that failed, parts were canceled all the same.
         if after.status == "succeeded" or (after.status == "failed" and not after.composite):
             raise _too_late(after)
         return after

@@ -32,7 +32,7 @@ def all_end(stage: Stage, jobs: list[str], within: float = 60) -> None:
     """Prove that every job succeeds, and that nothing is left behind."""
     for job_id in jobs:
         assert stage.finished(job_id, within=within)["status"] == "succeeded"
-    stage.check()
+    stage.check(whole=True)
 
 
 def test_a_lost_answer_to_a_publish_makes_no_second_run(stage: Stage, proxy: Proxy) -> None:
@@ -45,7 +45,7 @@ def test_a_lost_answer_to_a_publish_makes_no_second_run(stage: Stage, proxy: Pro
     assert proxy.lost.wait(20)
     done = stage.finished(job["id"], within=60)
     assert (done["status"], done["attempt"]) == ("succeeded", 1)
-    stage.check()
+    stage.check(whole=True)
 
 
 def test_a_message_lost_on_its_way_to_a_worker_is_sent_again(stage: Stage, proxy: Proxy) -> None:
@@ -58,7 +58,7 @@ def test_a_message_lost_on_its_way_to_a_worker_is_sent_again(stage: Stage, proxy
     assert proxy.lost.wait(20)
     done = stage.finished(job["id"], within=60)
     assert (done["status"], done["attempt"]) == ("succeeded", 1)
-    stage.check()
+    stage.check(whole=True)
 
 
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "silence"])
