@@ -80,12 +80,14 @@ def test_a_full_redis_refuses_what_passes_the_bound_and_drains(
         stage.orchestrator()
         stage.worker(bound)
         stage.ready("bound")
-        stage.redis.config_set("maxmemory", 1)
-        jobs = [stage.submit("bound", {"text": str(n)})["id"] for n in range(12)]
+        jobs = [stage.submit("bound", {"seconds": 2})["id"] for _ in range(3)]
+        stage.running(jobs[0])
+        stage.redis.config_set("maxmemory", 1)  # one runs, two wait at the worker or in its queue
+        jobs += [stage.submit("bound", {"text": str(n)})["id"] for n in range(9)]
         answer = stage.http.post("/v1/services/bound/jobs", json={})
         assert (answer.status_code, answer.json()["code"]) == (503, "queue_full")
         assert int(answer.headers["retry-after"]) >= 1
-        until(lambda: "maxmemory" in stage.parts[0].said(), 20, "Redis to refuse a write")
+        until(lambda: "maxmemory" in stage.parts[1].said(), 30, "the worker to be refused")
         stage.redis.config_set("maxmemory", 0)
 
         def drained() -> bool:
