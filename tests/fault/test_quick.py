@@ -365,7 +365,7 @@ def test_a_killed_orchestrator_loses_nothing(
             done = stage.finished(job_id)
             assert (done["status"], done["attempt"]) == ("succeeded", 1)
             assert stage.http.get(done["links"]["result"]).status_code == 200
-        stage.check(whole=True)
+        stage.check()  # a submit without an answer may be a job too
         stage.sound()
         second.stop()
         assert second.wait() == 0

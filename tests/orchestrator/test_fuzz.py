@@ -18,6 +18,13 @@ CHECKS = (
     "allow_header_conformance",
 )  # fmt: skip
 
+LINTO = """
+[[operations]]
+include-path = "/job/{id}"
+checks.not_a_server_error.enabled = false
+"""
+"""Of a job that failed LinTO's clients expect a 500, and the document says so."""
+
 
 @pytest.fixture(scope="module")
 def stage(
@@ -36,8 +43,8 @@ def stage(
     ("phases", "examples", "seconds"),
     [
         ("examples,coverage", 1, 30),
-        pytest.param("fuzzing", 40, 60, marks=pytest.mark.slow),
-        pytest.param("stateful", 30, 45, marks=pytest.mark.slow),
+        pytest.param("fuzzing", 30, 45, marks=pytest.mark.slow),
+        pytest.param("stateful", 20, 30, marks=pytest.mark.slow),
     ],
 )
 def test_the_api_is_as_its_document_says(
@@ -52,6 +59,7 @@ def test_the_api_is_as_its_document_says(
         "--continue-on-failure", "--warnings", "off", "--suppress-health-check", "all",
         "--request-timeout", "20",
     ]  # fmt: skip
+    (tmp_path / "schemathesis.toml").write_text(LINTO)
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110)
     assert ran.returncode == 0, ran.stdout[-12000:] + ran.stderr[-2000:]
     stage.sound()
