@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-SERVICES := ner,keyword-extraction,extractive-summarization
+LOCK = $(BIN)/uv pip compile pyproject.toml -q --generate-hashes --universal --python-version 3.11 --no-header
+SERVICES := ner,keyword-extraction,keyphrase-extraction,extractive-summarization,topic-modeling
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test fault lint bench format quality train-ner clean
+.PHONY: help run demo test fault lint bench format quality lock train-ner train-tagger clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,10 +44,22 @@ quality: $(VENV)/installed  ## Measure how well the services do: make quality DA
 	$(PIP) install -e '.[quality]'
 	$(BIN)/python -m quality $(DATA)
 
+lock: $(VENV)/installed  ## Pin what the images install, with hashes, in locks/
+	$(PIP) install uv
+	@mkdir -p locks
+	$(LOCK) -o locks/orchestrator.txt
+	for service in $$(echo $(SERVICES) | tr , ' '); do \
+	  $(LOCK) --extra $$service -o locks/$$service.txt || exit 1; done
+
 train-ner: $(VENV)/installed  ## Train the bundled NER model: make train-ner DATA=folder (15 min)
 	$(if $(DATA),,$(error Say where the data sets are: make train-ner DATA=folder))
 	$(PIP) install -e '.[train-ner]'
 	$(BIN)/python -m handlers.ner.train $(DATA)
+
+train-tagger: $(VENV)/installed  ## Train the bundled taggers: make train-tagger DATA=folder (3 min)
+	$(if $(DATA),,$(error Say where the data sets are: make train-tagger DATA=folder))
+	$(PIP) install -e '.[train-tagger]'
+	$(BIN)/python -m handlers.text.train_tagger $(DATA)
 
 clean:  ## Remove what was set up here, jobs included
 	rm -rf $(VENV) .nlp-runner build *.egg-info

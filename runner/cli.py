@@ -6,6 +6,7 @@ A door and what it needs are imported inside their command, so that no command p
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -16,17 +17,17 @@ from typing import Any
 
 import click
 
-from runner import logs, terminal
+from runner import author_commands, deploy_commands, key_commands, logs, terminal
 from runner import manifest as manifests
 from runner.client import Client
 from runner.command import (
     EPILOG,
     INTERRUPTED,
-    INVALID,
     JOB_FAILED,
     TIMED_OUT,
     Commands,
     all_files,
+    client_of,
     config_of,
     flags,
     load_all,
@@ -35,13 +36,16 @@ from runner.command import (
     settings_rows,
     until_eof,
 )
-from runner.errors import HandlerInvalid, ManifestInvalid, SettingInvalid
+from runner.language import ANY
 from runner.manifest import Manifest
 from runner.narrowing import narrowed
 from runner.settings import Settings, linto_defaults
 
+log = logging.getLogger(__name__)
+
 LISTEN = ("HOST", "PORT", "SHUTDOWN_GRACE")
 LINTO = ("SERVICE_NAME", "MODEL_INFO", "QUEUE_NAME", "LANGUAGE")
+CALLING = ("ORCHESTRATOR_URL", "API_KEY")
 LOGGING = ("LOG_LEVEL", "LOG_FORMAT")
 BROKER = ("SERVICES_BROKER", "BROKER_PASS", "WIRE_SECRET", "NAMESPACE")
 
@@ -110,11 +114,14 @@ def http_app(
     from runner import web
 
     logs.configure(log_level, log_format)
-    return web.create(narrowed(manifests.load(path), languages), config=values, line=queue_size)
+    manifest = narrowed(manifests.load(path), languages)
+    if manifest.languages and ANY not in languages:
+        log.info("%s takes %s only (LANGUAGE)", manifest.name, ", ".join(manifest.languages))
+    return web.create(manifest, config=values, line=queue_size)
 
 
 @cli.command()
-@flags(*LISTEN, "DATABASE_URL", *BROKER, "MAX_WAIT", "RESOLVE_POLICY", "LANGUAGE", *LOGGING)
+@flags(*LISTEN, "AUTH", "DATABASE_URL", *BROKER, "MAX_WAIT", "RESOLVE_POLICY", "LANGUAGE", *LOGGING)
 @until_eof
 def orchestrator(**flags_given: str | None) -> None:
     """Find the living services, take jobs for them, and answer for every job."""
@@ -132,7 +139,7 @@ def orchestrator(**flags_given: str | None) -> None:
 
 @cli.command(name="up")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@flags(*LISTEN, "DATA_DIR", "DATABASE_URL", *BROKER, *LOGGING)
+@flags(*LISTEN, "AUTH", "DATA_DIR", "DATABASE_URL", *BROKER, *LOGGING)
 @click.option("--demo", is_flag=True, help="Once ready, send each service its examples.")
 @click.option("--once", is_flag=True, help="Stop after --demo; the status says whether it worked.")
 def up_(files: tuple[Path, ...], demo: bool, once: bool, **flags_given: str | None) -> None:
@@ -152,52 +159,17 @@ def up_(files: tuple[Path, ...], demo: bool, once: bool, **flags_given: str | No
         status = up.demonstrate(chosen, console, client)
         return status if once else None
 
-    sys.exit(up.up(chosen, settings, os.environ, console, then=then if demo or once else None))
+    todo = then if demo or once else None
+    with key_commands.visiting(settings) as key:
+        status = up.up(chosen, settings, os.environ, console, key=key, then=todo)
+    sys.exit(status)
 
 
-@cli.command()
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--run", is_flag=True, help="Also import each handler and run its examples.")
-def check(files: tuple[Path, ...], run: bool) -> None:
-    """Validate manifests offline: every problem, with file and line.
-
-    Without FILES it checks manifests/*.yaml.
-    """
-    from runner.testing import check_examples
-
-    failed = False
-    for path in files or all_files():
-        try:
-            manifest = manifests.load(path)
-            problems = [str(problem) for problem in check_examples(manifest)] if run else []
-        except (ManifestInvalid, HandlerInvalid, SettingInvalid) as error:
-            problems = str(error).splitlines()
-        for problem in problems:
-            terminal.say(f"✗ {problem}")
-        if not problems:
-            ran = f", {len(manifest.examples)} examples run" if run else ""
-            click.echo(f"✓ {path}: {manifest.name} {manifest.version}{ran}")
-        failed = failed or bool(problems)
-    if failed:
-        sys.exit(INVALID)
-
-
-@cli.command()
-@click.argument("name")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("."), show_default=True,
-              help="Where manifests/, handlers/ and tests/ stand.")  # fmt: skip
-def new(name: str, folder: Path) -> None:
-    """Write a new service: its manifest, its handler and a test, all working."""
-    from runner import scaffold
-
-    for path in scaffold.create(name, folder):
-        click.echo(f"wrote {path}")
-    stem = name.replace("-", "_")
-    click.echo(
-        f"\nNext:\n  nlp-runner check manifests/{name}.yaml --run\n"
-        f"  pytest tests/handlers/test_{stem}.py\n"
-        f"  nlp-runner --manifest manifests/{name}.yaml"
-    )
+for command in (
+    author_commands.check, author_commands.new, key_commands.keys, deploy_commands.compose_,
+    deploy_commands.kubernetes_, deploy_commands.health,
+):  # fmt: skip
+    cli.add_command(command)
 
 
 @cli.command()
@@ -210,7 +182,7 @@ def new(name: str, folder: Path) -> None:
 @click.option("--local", is_flag=True, help="Run it in this process, without an orchestrator.")
 @click.option("--config", "config", multiple=True, metavar="KEY=VALUE",
               help="With --local: a config value of the manifest.")  # fmt: skip
-@flags("ORCHESTRATOR_URL", "MANIFEST")
+@flags(*CALLING, "MANIFEST")
 def call(
     service: str, texts: tuple[str, ...], paths: tuple[Path, ...], parameters: tuple[str, ...],
     local: bool, config: tuple[str, ...], **flags_given: str | None,
@@ -232,7 +204,7 @@ def call(
         path = settings.manifest or Path("manifests") / f"{service}.yaml"
         status, output, error = _run_here(manifests.load(path), given, parameters, config)
     else:
-        client = Client(settings.orchestrator_url)
+        client = Client(settings.orchestrator_url, key=settings.api_key)
         inputs = terminal.inputs(client.service(service)["manifest"]["input"], given, parameters)
         try:
             with terminal.Display() as display:
@@ -266,11 +238,10 @@ def _run_here(
 
 
 @cli.command()
-@flags("ORCHESTRATOR_URL")
+@flags(*CALLING)
 def services(**flags_given: str | None) -> None:
     """List the services that the orchestrator knows, and who serves them."""
-    listed = Client(settings_of(flags_given).orchestrator_url).get("/v1/services")["services"]
-    terminal.show_services(listed)
+    terminal.show_services(client_of(flags_given).get("/v1/services")["services"])
 
 
 @cli.command()
@@ -279,13 +250,13 @@ def services(**flags_given: str | None) -> None:
 @click.option("--service", help="Only those of this service.")
 @click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True)
 @click.option("--cancel", is_flag=True, help="Cancel the job JOB_ID.")
-@flags("ORCHESTRATOR_URL")
+@flags(*CALLING)
 def jobs(
     job_id: str | None, status: str | None, service: str | None, limit: int, cancel: bool,
     **flags_given: str | None,
 ) -> None:  # fmt: skip
     """List the newest jobs, or show the one with JOB_ID."""
-    client = Client(settings_of(flags_given).orchestrator_url)
+    client = client_of(flags_given)
     if job_id is not None:
         terminal.print_json(client.cancel(job_id) if cancel else client.job(job_id))
         return

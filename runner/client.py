@@ -31,6 +31,8 @@ class Refused(RunnerError):
         errors = problem.get("errors", ())
         lines = [str(problem.get("detail") or problem.get("title") or f"It answers {status}.")]
         lines += [f"  {e.get('pointer') or '/'} {e.get('message')}" for e in errors[1:]]
+        if status == 401:
+            lines[0] += " For this command, put it into API_KEY or name its file in API_KEY_FILE."
         super().__init__("\n".join(lines))
         self.code = str(problem.get("code", "http_error"))
         self.status = status
@@ -39,10 +41,15 @@ class Refused(RunnerError):
 class Client:
     """An orchestrator at a URL; every call raises `Unavailable` or `Refused` when it fails."""
 
-    def __init__(self, url: str, *, timeout: float = 30.0, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, url: str, *, key: str | None = None, timeout: float = 30.0, patience: float = PATIENCE
+    ) -> None:
         self.url = url.rstrip("/")
         self._patience = patience
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(
+            base_url=self.url, headers=headers, timeout=timeout, trust_env=False
+        )
 
     def get(self, path: str, **query: Any) -> Any:
         """Return what a GET answers."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from runner import manifest as manifests
+from runner.client import Client
 from runner.errors import (
     HandlerInvalid,
     ManifestInvalid,
@@ -65,7 +66,7 @@ def status_of(error: RunnerError) -> int:
             return INVALID
         case SettingInvalid():
             return USAGE
-    known = {400: USAGE, 404: USAGE, 503: UNAVAILABLE}
+    known = {400: USAGE, 401: USAGE, 403: USAGE, 404: USAGE, 503: UNAVAILABLE}
     return known.get(error.status, JOB_FAILED)
 
 
@@ -117,9 +118,17 @@ def settings_of(given: Mapping[str, Any], manifest: Manifest | None = None) -> S
     return resolve(flags=given, environ=os.environ, folder=Path.cwd(), manifest=said)
 
 
+def client_of(given: Mapping[str, Any]) -> Client:
+    """Return a client of the orchestrator that the settings name, with their key."""
+    settings = settings_of(given)
+    return Client(settings.orchestrator_url, key=settings.api_key)
+
+
 def settings_rows(settings: Settings, manifest: Manifest | None) -> list[tuple[str, ...]]:
     """Return name, value, origin and meaning of every setting, and of a service's config."""
-    rows = [(s.name, settings.shown(s.name), settings.origin(s.name), s.help) for s in TABLE]
+    rows: list[tuple[str, ...]] = [
+        (s.name, settings.shown(s.name), settings.origin(s.name), s.help) for s in TABLE
+    ]
     if manifest is not None:
         chosen = configured(manifest, ())
         for key, schema in manifest.config.items():

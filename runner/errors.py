@@ -92,6 +92,14 @@ class BadRequest(RunnerError):
     code, status, title = "bad_request", 400, "The request has a wrong parameter"
 
 
+class Unauthenticated(RunnerError):
+    code, status, title = "unauthenticated", 401, "This needs a key that is known here"
+
+
+class Forbidden(RunnerError):
+    code, status, title = "forbidden", 403, "This key does not allow that"
+
+
 class NotFound(RunnerError):
     code, status, title = "not_found", 404, "There is nothing at this address"
 

@@ -70,7 +70,7 @@ def _growth(node: dict[str, Any], depth: int) -> int:
         raise _Refused(f"calls `{name}`; it may call {', '.join(sorted(FUNCTIONS))}")
     if calls and name == "join" and children and children[0]["type"] != "literal":
         raise _Refused("joins with something else than a literal text")
-    if within != children and not (calls and name in TAKE_EXPRESSIONS):
+    if kind == "expref" or (within != children and not (calls and name in TAKE_EXPRESSIONS)):
         raise _Refused("has a `&` where none may stand")
     grown = [_growth(child, depth + 1) for child in within]
     multiplies = kind in MULTIPLY or within != children

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,16 @@ PAGE_POLICY = (
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """What an HTML page may load; Swagger UI needs inline styles and `data:` images."""
+
+DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+"""The same of every other answer, should a browser ever take one for a page."""
+
+EVERYWHERE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""What every answer says to browsers. There is no CORS: pages of other sites read nothing."""
 
 Observe = Callable[[str, str, int, float], None]
 """Hears of every answer: method, route template, status, seconds."""
@@ -100,13 +111,15 @@ def _guard(message: Message, request_id: str) -> bool:
     headers = message["headers"] = [
         *message.get("headers", ()),
         (b"x-request-id", request_id.encode()),
-        (b"x-content-type-options", b"nosniff"),
+        *EVERYWHERE,
     ]
     kind = next((value for name, value in headers if name == b"content-type"), b"")
     if kind.startswith(b"text/html"):
         page = MutableHeaders(raw=headers)
         page.setdefault("content-security-policy", PAGE_POLICY)
-        page.setdefault("referrer-policy", "no-referrer")
+        page.setdefault("cross-origin-opener-policy", "same-origin")
+    else:
+        headers.append((b"content-security-policy", DATA_POLICY))
     return kind.startswith((b"text/event-stream", b"application/x-ndjson"))
 
 
@@ -127,3 +140,10 @@ def _route(scope: Scope) -> str:
 
 def _name(scope: Scope) -> str:
     return f"{scope['method']} {_route(scope)}"
+
+
+def methods_at(request: Request) -> str:
+    """Name every method that an address answers, whichever of its routes does; files are read."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [r.methods or set() for r in routes if r.matches(request.scope)[0] != Match.NONE]
+    return ", ".join(sorted(set[str]().union(*found) or {"GET", "HEAD"}))

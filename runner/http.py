@@ -17,7 +17,7 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -30,7 +30,7 @@ from runner.errors import (
     RunnerError,
     UnsupportedMediaType,
 )
-from runner.front import Front, Observe
+from runner.front import Front, Observe, methods_at
 from runner.jsontext import parse_json
 from runner.stream import KEEP_ALIVE, Events, EventStream, json_line, sse_event
 
@@ -117,7 +117,9 @@ def problem_response(
     request_id = request.scope.get("state", {}).get("request_id")
     if request_id:
         document["request_id"] = request_id
-    headers = dict(headers or {})
+    headers = {"cache-control": "no-store", **(headers or {})}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     if error.retry_after is not None or error.status == 503:
         headers["retry-after"] = str(error.retry_after or RETRY_AFTER)
     body = orjson.dumps(document, default=str)
@@ -143,7 +145,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         case 404:
             found = NotFound(f"There is nothing at {path}.")
         case 405:
-            error.headers = {"Allow": (allowed := _allowed(request))}
+            error.headers = {"Allow": (allowed := methods_at(request))}
             found = MethodNotAllowed(f"{path} does not answer {method}; it answers {allowed}.")
         case status if 400 <= status < 500:
             found = BadRequest(error.detail)
@@ -152,13 +154,6 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
             found = RunnerError()
             found.status = status
     return problem_response(found, request, error.headers)
-
-
-def _allowed(request: Request) -> str:
-    """Name every method that an address answers, whichever of its routes does; files are read."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
-    found = [r.methods or set() for r in routes if r.matches(request.scope)[0] != Match.NONE]
-    return ", ".join(sorted(set[str]().union(*found) or {"GET", "HEAD"}))
 
 
 # --- bodies --------------------------------------------------------------------------------------

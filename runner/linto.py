@@ -66,10 +66,18 @@ class Linto:
         silent = {name: value for name, value in silent.items() if value is not None}
         values: dict[str, Any] = {}
         warnings: list[str] = []
-        for name, value in [*silent.items(), *given.items()]:
+        for name, value in silent.items():
+            values |= self._translated(name, value)[0]
+        said: dict[str, str] = {}
+        for name, value in given.items():
             found, warning = self._translated(name, value)
-            values |= found
+            twice = sorted({said[key] for key in found if key in said})
             warnings += [warning] if warning else []
+            warnings += [
+                f"`{name}` counts, and not `{other}`, which says the same." for other in twice
+            ]
+            said |= dict.fromkeys(found, name)
+            values |= found
         if language is not None:
             spoken = self._language(language)
             values |= {"language": spoken} if "language" in self.properties else {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from runner.errors import InputInvalid, Problem, summary
@@ -53,14 +54,11 @@ def read_choice(kind: str, config: Any) -> Choice:
     place, enable = f"/nlpConfig/{config_key(kind)}", enable_key(kind)
     wanted = {enable: (bool, "boolean"), "serviceName": (str, "string"), "method": (str, "string"),
               "methodConfig": (dict, "object")}  # fmt: skip
-    _must_be(dict, "object", {place: config})
+    _must_be(dict, "object", place, config)
     for key, (kind_of, word) in wanted.items():
-        _must_be(kind_of, word, {f"{place}/{key}": config.get(key)}, absent=True)
-    warnings = [
-        f"`{short(key)}` of `{config_key(kind)}` is not known and was ignored."
-        for key in config
-        if key not in wanted
-    ]
+        if config.get(key) is not None:
+            _must_be(kind_of, word, f"{place}/{key}", config[key])
+    warnings = _ignored(config, wanted, f"`{config_key(kind)}`")
     parameters, more = _with_method(config.get("method"), config.get("methodConfig") or {})
     enabled = config.get(enable)
     return Choice(
@@ -73,15 +71,15 @@ def read_articles(body: Any, name: str) -> Asked:
 
     Absent articles are none. Raises `InputInvalid` with every problem of one kind.
     """
-    _must_be(dict, "object", {"": body})
+    _must_be(dict, "object", "", body)
     articles, config = _or(body.get("articles"), []), _or(body.get("component_cfg"), {})
-    _must_be(list, "array", {"/articles": articles})
-    _must_be(dict, "object", {"/component_cfg": config})
-    _must_be(dict, "object", {f"/articles/{i}": one for i, one in enumerate(articles)})
+    _must_be(list, "array", "/articles", articles)
+    _must_be(dict, "object", "/component_cfg", config)
+    _all_must_be(dict, "object", "/articles/{}", articles)
     texts = [one.get("text") for one in articles]
-    _must_be(str, "string", {f"/articles/{i}/text": one for i, one in enumerate(texts)})
+    _all_must_be(str, "string", "/articles/{}/text", texts)
     own = _or(config.get(name), {})
-    _must_be(dict, "object", {f"/component_cfg/{name}": own})
+    _must_be(dict, "object", f"/component_cfg/{name}", own)
     warnings = _ignored(body, ("articles", "component_cfg"), "the request")
     return Asked(texts, own, warnings + _ignored(config, (name,), "`component_cfg`"))
 
@@ -91,13 +89,13 @@ def read_documents(body: Any) -> Asked:
 
     Raises `InputInvalid` with every problem of one kind; a bare text is not a list of texts.
     """
-    _must_be(dict, "object", {"": body})
+    _must_be(dict, "object", "", body)
     documents, config = body.get("documents"), _or(body.get("config"), {})
-    _must_be(list, "array", {"/documents": documents})
-    _must_be(str, "string", {f"/documents/{i}": one for i, one in enumerate(documents)})
-    _must_be(dict, "object", {"/config": config})
+    _must_be(list, "array", "/documents", documents)
+    _all_must_be(str, "string", "/documents/{}", documents)
+    _must_be(dict, "object", "/config", config)
     inner = _or(config.get("methodConfig"), {})
-    _must_be(dict, "object", {"/config/methodConfig": inner})
+    _must_be(dict, "object", "/config/methodConfig", inner)
     others = {key: value for key, value in config.items() if key not in ("method", "methodConfig")}
     parameters, warnings = _with_method(config.get("method"), {**others, **inner})
     return Asked(
@@ -114,22 +112,30 @@ def _with_method(method: Any, config: dict[str, Any]) -> tuple[dict[str, Any], l
     return {**config, "method": method}, [told] if inner not in (None, method) else []
 
 
-def _must_be(kind: type, word: str, places: Mapping[str, Any], absent: bool = False) -> None:
-    """Raise `InputInvalid` for the values that are of another type, each at its place."""
+def _must_be(kind: type, word: str, place: str, value: Any) -> None:
+    """Raise `InputInvalid` for a value of another type."""
+    if not isinstance(value, kind):
+        message = "is required" if value is None else "has the wrong type"
+        problem = Problem(place, "type", message, word)
+        raise InputInvalid(summary([problem], "the request"), problems=[problem])
+
+
+def _all_must_be(kind: type, word: str, place: str, values: Iterable[Any]) -> None:
+    """Raise `InputInvalid` for the items of another type, each at its place."""
+    wrong = (number for number, value in enumerate(values) if not isinstance(value, kind))
     problems = [
-        Problem(place, "type", "has the wrong type" if value is not None else "is required", word)
-        for place, value in places.items()
-        if not isinstance(value, kind) and not (absent and value is None)
-    ][:MAX_WARNINGS]
+        Problem(place.format(number), "type", "is not what it must be", word)
+        for number in islice(wrong, MAX_WARNINGS)
+    ]
     if problems:
         raise InputInvalid(summary(problems, "the request"), problems=problems)
 
 
-def _ignored(given: Mapping[str, Any], known: Sequence[str], where: str) -> list[str]:
+def _ignored(given: Iterable[str], known: Iterable[str], where: str) -> list[str]:
+    strange = (key for key in given if key not in known)
     return [
         f"`{short(key)}` in {where} is not known and was ignored."
-        for key in given
-        if key not in known
+        for key in islice(strange, MAX_WARNINGS)
     ]
 
 

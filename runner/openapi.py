@@ -25,15 +25,39 @@ from runner.components import (
     get,
     header,
     json_content,
+    path_parameter,
     problems,
     ref,
 )
+from runner.linto import Linto
 from runner.linto_paths import TAG as LINTO
 from runner.linto_paths import linto_paths
 from runner.manifest import Manifest
 from runner.paths import health, job_paths, operations, service_paths
 from runner.relocation import embedded
 from runner.schema import closed
+
+HEALTHCHECK: JSON = {
+    "type": "object",
+    "required": ["healthcheck"],
+    "properties": {"healthcheck": {"type": "string", "description": "`OK`, or what is not."}},
+}
+
+EXECUTION = (
+    errors.MalformedJson,
+    errors.PayloadTooLarge,
+    errors.UnsupportedMediaType,
+    errors.InputInvalid,
+    errors.InputRejected,
+    errors.HandlerFailed,
+    errors.OutputInvalid,
+    errors.OutOfMemory,
+    errors.Busy,
+    errors.NotReady,
+    errors.TransientFailure,
+    errors.TimedOut,
+)
+"""The failures of one execution over HTTP."""
 
 Services = Sequence[tuple[Manifest, bool]]
 """Manifests, each with whether somebody serves it now."""
@@ -49,10 +73,17 @@ def of_service(manifest: Manifest, version: str) -> JSON:
         "tags": [_tag(manifest), OPERATIONS],
         "paths": {
             "/run": {"post": _run(manifest)},
+            **_linto_run(manifest, manifest.linto),
             "/manifest": get(
                 "getManifest", "The manifest and its digest", answer(MANIFEST), manifest.name
             ),
             **operations(),
+            "/healthcheck": get(
+                "healthcheck",
+                "Whether it can take work now, for LinTO's callers",
+                {**answer(HEALTHCHECK, "Yes."), "503": {"description": "Not now."}},
+                "operations",
+            ),
         },
         "components": {"schemas": {"Problem": PROBLEM, **_schemas(manifest)}},
     }
@@ -128,21 +159,61 @@ def _run(manifest: Manifest) -> JSON:
                     "application/x-ndjson": stream,
                 },
             },
-            **problems(
-                errors.MalformedJson,
-                errors.PayloadTooLarge,
-                errors.UnsupportedMediaType,
-                errors.InputInvalid,
-                errors.InputRejected,
-                errors.HandlerFailed,
-                errors.OutputInvalid,
-                errors.OutOfMemory,
-                errors.Busy,
-                errors.NotReady,
-                errors.TransientFailure,
-                errors.TimedOut,
-            ),
+            **problems(*EXECUTION),
         },
+    }
+
+
+def _linto_run(manifest: Manifest, form: Linto | None) -> JSON:
+    """Return the path under which LinTO's callers know the service, if they can call it."""
+    if form is None:
+        return {}
+    known = {name: _linto_parameter(form, name) for name in [*form.parameters, *form.known]}
+    parameters = {"type": "object", "properties": known}
+    text = {"type": "string"}
+    results = {"type": "array", "items": {"type": "object"}}
+    if form.form == "articles":
+        article = {"type": "object", "required": ["text"], "properties": {"text": text}}
+        config = {"type": "object", "properties": {form.name: parameters}}
+        request = {"articles": {"type": "array", "items": article}, "component_cfg": config}
+        whole = {form.name: results, "warnings": {"type": "array", "items": text}}
+        answered: JSON = {"type": "object", "required": [form.name], "properties": whole}
+        lang = path_parameter("lang", "A language tag, such as `fr` or `fr_FR`; `*` for any.")
+    else:
+        request = {"documents": {"type": "array", "items": text}, "config": parameters}
+        answered, lang = results, {}
+    operation: JSON = {
+        "operationId": f"{_word(manifest)}_linto",
+        "tags": [manifest.name],
+        "summary": f"{manifest.summary} (in LinTO's words)",
+        "requestBody": {
+            "required": True,
+            "content": json_content({"type": "object", "properties": request}),
+        },
+        "responses": {
+            "200": {
+                "description": "A result for each text, in order.",
+                "headers": {
+                    "X-Job-Id": header("string", "Names this execution."),
+                    "X-Warnings": header("string", "A JSON list, beside an answer without room."),
+                },
+                "content": json_content(answered),
+            },
+            **problems(*EXECUTION),
+        },
+    }
+    return {form.route: {**({"parameters": [lang]} if lang else {}), "post": operation}}
+
+
+def _linto_parameter(form: Linto, name: str) -> JSON:
+    target = form.parameters.get(name, name)
+    names = " and ".join(
+        f"`{key}`" for key in ([target] if isinstance(target, str) else target or ())
+    )
+    told = f"Becomes {names}." if names else "Has no effect."
+    return {
+        "description": told,
+        **({"default": form.defaults[name]} if name in form.defaults else {}),
     }
 
 

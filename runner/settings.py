@@ -66,6 +66,10 @@ TABLE: tuple[Setting, ...] = (
     Setting("SHUTDOWN_GRACE", words.seconds, 30.0, "Seconds that running work gets at a stop."),
     Setting("ORCHESTRATOR_URL", words.http, "http://127.0.0.1:8000",
             "The orchestrator that `call`, `services` and `jobs` talk to.", option="--url"),
+    Setting("API_KEY", words.key, None, "The key that they send to it.", secret=True),
+    Setting("AUTH", words.choice("auto", "on", "off"), "auto",
+            "Whether the orchestrator asks for keys: on, off, or auto (on, unless HOST is "
+            "loopback)."),
     Setting("SERVICE_NAME", words.name, None,
             "A second name of a worker's service, for LinTO's clients."),
     Setting("MODEL_INFO", words.sentence, None,

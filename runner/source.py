@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -195,3 +195,8 @@ def show(value: Any) -> str:
         value, allow_unicode=True, sort_keys=False, width=10_000, default_flow_style=None
     )
     return text.rstrip()
+
+
+def write(documents: Iterable[Any]) -> str:
+    """Return values as YAML, each a document of its own; keys keep their order."""
+    return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=100)

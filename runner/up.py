@@ -32,10 +32,11 @@ Then = Callable[[Client], int | None]
 
 def up(
     manifests: Sequence[Manifest], settings: Settings, environ: Mapping[str, str],
-    console: Console, *, then: Then | None = None,
+    console: Console, *, key: str | None = None, then: Then | None = None,
 ) -> int:  # fmt: skip
     """Run everything until Ctrl-C, or until a part stops; return the exit status.
 
+    `key` is the one to ask the orchestrator with, where it asks for keys.
     Raises `Unavailable` when a port, a Redis or the data folder cannot be had.
     """
     folder = Path(settings.data_dir).resolve()
@@ -43,9 +44,7 @@ def up(
         with contextlib.closing(server.listen(settings.host, settings.port)) as listener:
             url, port = server.address_of(listener), listener.getsockname()[1]
         with _broker(settings, folder) as (broker_url, redis_process):
-            database = settings.database_url
-            if settings.origin("DATABASE_URL") == "built-in":
-                database = f"sqlite:///{folder / 'jobs.db'}"
+            database = database_of(settings)
             common = {
                 **environ,
                 "SERVICES_BROKER": broker_url,
@@ -53,6 +52,7 @@ def up(
                 "DATABASE_URL": database,
                 "HOST": settings.host,
                 "PORT": str(port),
+                "AUTH": settings.auth,
                 "SHUTDOWN_GRACE": str(min(settings.shutdown_grace, GRACE)),
                 "LOG_LEVEL": settings.log_level,
                 "LOG_FORMAT": settings.log_format,
@@ -60,7 +60,7 @@ def up(
             }
             names = [manifest.name for manifest in manifests]
             console.print(f"Starting {', '.join(names)}; jobs are kept in {masked(database)}")
-            watcher = _Watcher(console, stop, manifests, url, redis_process, then)
+            watcher = _Watcher(console, stop, manifests, url, redis_process, then, key)
             watcher.joining = _joining(settings, broker_url)
             board = Board(console, ["orchestrator", *names])
             parts = [Part("orchestrator", ["orchestrator"], common, board)]
@@ -76,6 +76,13 @@ def up(
         return watcher.status or 0
     console.print(f"error: {ended.name} stopped (exit status {ended.status})", style="red")
     return ended.status if 0 <= ended.status < 128 else 1
+
+
+def database_of(settings: Settings) -> str:
+    """Return the URL of the platform's database: in the data folder, unless another is said."""
+    if settings.origin("DATABASE_URL") == "built-in":
+        return f"sqlite:///{Path(settings.data_dir).resolve() / 'jobs.db'}"
+    return str(settings.database_url)
 
 
 def _joining(settings: Settings, broker_url: str) -> str:
@@ -108,14 +115,14 @@ class _Watcher(threading.Thread):
 
     def __init__(
         self, console: Console, stop: threading.Event, manifests: Sequence[Manifest], url: str,
-        redis_process: subprocess.Popen[bytes] | None, then: Then | None,
+        redis_process: subprocess.Popen[bytes] | None, then: Then | None, key: str | None,
     ) -> None:  # fmt: skip
         super().__init__(name="watcher", daemon=True)
         self.joining = ""
         self._console, self._stop_all, self._then = console, stop, then
         self._loading = {manifest.name: manifest for manifest in manifests}
-        self._url, self._redis = url, redis_process
-        self._client = Client(url, timeout=5)
+        self._url, self._redis, self._key = url, redis_process, key
+        self._client = Client(url, key=key, timeout=5)
         self.status: int | None = None
 
     def run(self) -> None:
@@ -157,7 +164,7 @@ class _Watcher(threading.Thread):
 
     def _run_then(self, then: Then) -> int | None:
         try:
-            return then(Client(self._url, timeout=120, patience=0))
+            return then(Client(self._url, key=self._key, timeout=120, patience=0))
         except RunnerError as error:
             if not self._stop_all.is_set():  # else nobody wants an answer any more
                 self._console.print(Text(f"error: {error}", style="red"))

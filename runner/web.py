@@ -147,7 +147,7 @@ class Door:
             told = {"warnings": warnings} if warnings else {}
             return json_response({form.name: results, **told}, headers=headers)
         if warnings:  # a list has no place for them
-            headers["x-warnings"] = json.dumps(warnings)[:LONGEST_HEADER]
+            headers["x-warnings"] = _header(warnings)
         return json_response(results, headers=headers)
 
     async def _validate(self, request: Request, ticket: Ticket) -> None:
@@ -234,6 +234,14 @@ class Door:
             "links": {page: f"/{page}" for page in pages},
         }
         return json_response(document, headers={"link": '</openapi.json>; rel="service-desc"'})
+
+
+def _header(warnings: list[str]) -> str:
+    """Return as many of the warnings as a header holds, as a JSON list in ASCII."""
+    kept = list(warnings)
+    while len(text := json.dumps(kept)) > LONGEST_HEADER:
+        kept.pop()
+    return text
 
 
 def _ticket(inputs: Any) -> Ticket:

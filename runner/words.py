@@ -76,6 +76,19 @@ def name(text: str) -> str:
     return text
 
 
+def key(text: str) -> str:
+    if not re.fullmatch("[!-~]{1,200}", text):
+        raise ValueError("must be a key, at most 200 characters without a space")
+    return text
+
+
+def lifetime(text: str) -> float:
+    found = re.fullmatch("([1-9][0-9]{0,5})([mhdw])", text)
+    if not found:
+        raise ValueError("must be a number of minutes, hours, days or weeks: 30m, 12h, 90d, 4w")
+    return int(found[1]) * {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}[found[2]]
+
+
 def sentence(text: str) -> str:
     if len(text) > 500:
         raise ValueError("must be at most 500 characters")

@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from runner import broker, connection, events, wire
+from runner import broker, connection, events, pulse, wire
 from runner.child import Child
 from runner.errors import (
     Interrupted,
@@ -174,6 +174,7 @@ class _Parent:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _announce(self, **changes: Any) -> None:
+        pulse.beat(str(changes.get("state", self._announcer.instance.state)))
         try:
             self._announcer.announce(**changes)
         except redis.RedisError as error:
@@ -181,6 +182,7 @@ class _Parent:
 
     def _withdraw(self) -> None:
         """Leave the registry; a worker that failed leaves its reason there to be read."""
+        pulse.stop()
         if self._failed is None:
             try:
                 self._announcer.withdraw()

@@ -108,6 +108,27 @@ class Stage:
         self.http.base_url = httpx.URL(f"http://127.0.0.1:{self.port}")
         return part
 
+    def key(self, owner: str, *scopes: str) -> str:
+        """Make a key with the command that operators use, on the stage's database."""
+        words = [word for scope in scopes for word in ("--scope", scope)]
+        return self._keys("create", "--owner", owner, *words)
+
+    def revoke(self, key: str) -> None:
+        """Revoke a key with the command."""
+        self._keys("revoke", key)
+
+    def _keys(self, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "runner", "keys", *words],
+            cwd=self.folder, env={**os.environ, "DATABASE_URL": self.database},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    def as_holder(self, key: str) -> None:
+        """Send this key with everything that the stage asks from now on."""
+        self.http.headers["authorization"] = f"Bearer {key}"
+
     def worker(self, manifest: str | Path, **settings: object) -> Part:
         """Start a worker of a manifest, or of that name in the gallery."""
         path = manifest if isinstance(manifest, Path) else GALLERY / f"{manifest}.yaml"

@@ -402,7 +402,7 @@ def test_words_of_a_handler_do_not_rule_the_terminal(folder: Path) -> None:
 # --- serving -------------------------------------------------------------------------------------
 
 
-def test_a_process_can_end_with_whoever_started_it() -> None:
+def test_a_process_can_end_with_whoever_started_it(until: Callable[..., Any]) -> None:
     """--until-eof stops it when its input ends, and not when something is typed."""
     command = [sys.executable, "-m", "runner", "--port", "0", "--until-eof"]
     with subprocess.Popen(
@@ -412,6 +412,7 @@ def test_a_process_can_end_with_whoever_started_it() -> None:
         assert process.stdin is not None
         assert process.stderr is not None
         url = re.findall(r"listening on (\S+)", process.stderr.readline())[0]
+        until(lambda: httpx.get(f"{url}/readyz", trust_env=False).status_code == 200)
         process.stdin.write("typed\n")
         process.stdin.flush()
         ask = {"text": "abc", "reverse": True}

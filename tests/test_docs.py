@@ -67,12 +67,16 @@ def test_every_command_and_flag_is_documented() -> None:
     text = page("docs/cli.md") + page("docs/settings.md")
     assert isinstance(cli, click.Group)
     names = list(cli.commands)
+    under = [f"{c.name} {sub}" for c in cli.commands.values() for sub in getattr(c, "commands", ())]
     flags = {flag for command in [cli, *cli.commands.values()] for flag in long_flags(command)}
+    names += under
     assert [name for name in names if f"nlp-runner {name}" not in text] == []
     assert [flag for flag in sorted(flags) if flag not in text] == []
 
 
 def long_flags(command: click.Command) -> Iterator[str]:
+    for sub in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from long_flags(sub)
     for parameter in command.params:
         yield from (option for option in parameter.opts if option.startswith("--"))
 

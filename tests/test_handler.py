@@ -251,3 +251,39 @@ def test_a_wrong_config_is_a_wrong_setting(author):
         configure(manifest, {"mode": "secret"})
     with pytest.raises(SettingInvalid, match="has no config `modes`; its manifest declares mode"):
         configure(manifest, {"modes": "fast"})
+
+
+# --- what a handler says about itself ------------------------------------------------------------
+
+
+def test_a_handler_may_warn(author):
+    """What `__init__` puts into `warnings` is heard, within bounds; a function says nothing."""
+    code = "class H:\n    def __init__(self, config):\n        self.warnings = ['w' * 900] * 30\n"
+    taking = "    def __call__(self, ctx, text, top, hint=None):\n        return {}\n"
+    assert load(author.writes(code + taking, "H")).warnings == ("w" * 500,) * 20
+    plain = "def run(ctx, text, top, hint=None):\n    return {}\n"
+    assert load(author.writes(plain)).warnings == ()
+
+
+def test_no_two_services_share_their_warnings(author):
+    """Each instance of `Service` has a list of its own, also without `super().__init__()`."""
+
+    class Quiet(Service):
+        def __init__(self, config):
+            pass
+
+        def __call__(self, ctx):
+            return {}
+
+    first, second = Quiet(None), Quiet(None)
+    first.warnings.append("mine")
+    assert (first.warnings, second.warnings) == (["mine"], [])
+
+
+@pytest.mark.parametrize("said", ["'one'", "[1]", "{'a': 1}", "None"])
+def test_warnings_are_a_list_of_sentences(author, said):
+    """Anything else is the author's mistake, told when the handler is loaded."""
+    code = f"class H:\n    def __init__(self, config):\n        self.warnings = {said}\n"
+    taking = "    def __call__(self, ctx, text, top, hint=None):\n        return {}\n"
+    with pytest.raises(HandlerInvalid, match="`warnings` must be a list of strings"):
+        load(author.writes(code + taking, "H"))

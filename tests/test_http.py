@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -26,6 +28,10 @@ MAX_BODY = 1000
 
 async def read(request: Request) -> Response:
     return http.json_response(await http.read_json(request, MAX_BODY))
+
+
+async def form(request: Request) -> Response:
+    return http.json_response(await http.read_form(request, MAX_BODY))
 
 
 async def busy(request: Request) -> Response:
@@ -54,6 +60,7 @@ async def document(request: Request) -> Response:
 
 ROUTES = [
     Route("/read", read, methods=["POST"]),
+    Route("/form", form, methods=["POST"]),
     Route("/busy", busy),
     Route("/invalid", invalid),
     Route("/broken", broken),
@@ -244,12 +251,26 @@ def test_a_document_is_sent_again_only_when_it_changed() -> None:
 
 
 def test_pages_may_load_nothing_from_elsewhere() -> None:
-    """Every HTML page has a content policy, and other answers none."""
+    """Every HTML page has a content policy, and other answers one that allows nothing."""
     policy = ask("GET", "/page").headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "script-src" not in policy
     assert "frame-ancestors 'none'" in policy
-    assert "content-security-policy" not in ask("GET", "/document").headers
+    answer = ask("GET", "/document")
+    assert answer.headers.get_list("content-security-policy") == [
+        "default-src 'none'; frame-ancestors 'none'"
+    ]
+
+
+@pytest.mark.parametrize("path", ["/page", "/document", "/static/docs.js", "/xyz", "/broken"])
+def test_every_answer_is_closed_to_other_sites(path: str) -> None:
+    """Pages, documents, files and failures alike: no sniffing, embedding, CORS or referrer."""
+    headers = ask("GET", path, headers={"origin": "https://evil.example"}).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert not [name for name in headers if name.startswith("access-control-")]
 
 
 def test_the_documentation_page_works_without_the_internet() -> None:
@@ -493,3 +514,65 @@ def test_a_stream_whose_events_fail_is_cut() -> None:
         pytest.raises(httpx.RemoteProtocolError),
     ):
         httpx.get(url)
+
+
+# --- forms ---------------------------------------------------------------------------------------
+
+MULTIPART = "multipart/form-data; boundary=b"
+URLENCODED = "application/x-www-form-urlencoded"
+
+
+def send_form(body: bytes, content_type: str = MULTIPART, **headers: str) -> Any:
+    return ask("POST", "/form", content=body, headers={"content-type": content_type, **headers})
+
+
+def part(name: str, value: bytes, more: str = "") -> bytes:
+    head = f'--b\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+    return head.encode() + value + b"\r\n"
+
+
+def test_a_form_is_its_fields() -> None:
+    """Both kinds of form, texts of any language, and files as if they were texts."""
+    fields = {"documents": '["é 🎈"]', "nlpConfig": "{}"}
+    assert ask("POST", "/form", data=fields).json() == fields
+    multipart = {name: (None, value) for name, value in fields.items()}
+    assert ask("POST", "/form", files=multipart).json() == fields
+    files = {"documents": ("texts.json", '["é 🎈"]'.encode()), "nlpConfig": (None, "{}")}
+    assert ask("POST", "/form", files=files).json() == fields
+    assert send_form(b"--b--\r\n").json() == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "word"),
+    [
+        (b"{}", "application/json", 415, "send a form"),
+        (b"{}", "text/plain", 415, "send a form"),
+        (part("a", b"x" * 2000), MULTIPART, 413, "at most 1,000 bytes"),
+        (b"a=" + b"x" * 2000, URLENCODED, 413, "at most 1,000 bytes"),
+        (part("a", b"1") + part("a", b"2") + b"--b--", MULTIPART, 400, "field `a` twice"),
+        (b"a=1&a=2", URLENCODED, 400, "field `a` twice"),
+        (part("a", b"\xff", '; filename="f"') + b"--b--", MULTIPART, 400, "not a text in UTF-8"),
+        (b"--b--", "multipart/form-data", 400, "boundary"),
+        (b"nonsense", MULTIPART, 400, "cannot be read"),
+        (b"--b\r\nX: y\r\n\r\n1\r\n--b--", MULTIPART, 400, "cannot be read"),
+        (b"&".join(b"%d=" % n for n in range(101)), URLENCODED, 400, "Too many fields"),
+    ],
+)
+def test_a_form_that_cannot_be_read_is_told(body: bytes, kind: str, status: int, word: str) -> None:
+    """Each reason has its status and its sentence, and nothing of it is a 500."""
+    answer = send_form(body, kind)
+    assert answer.status_code == status
+    assert word in answer.json()["detail"]
+
+
+def test_an_encoded_form_is_refused() -> None:
+    """What is compressed could be a bomb."""
+    assert send_form(b"", **{"content-encoding": "gzip"}).status_code == 415
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=120), st.sampled_from([MULTIPART, URLENCODED]))
+def test_any_bytes_are_a_form_or_a_refusal(body: bytes, kind: str) -> None:
+    """No body makes a server fail."""
+    for whole in (body, b"--b\r\n" + body, part("a", body) + b"--b--"):
+        assert send_form(whole, kind).status_code in (200, 400)

@@ -74,6 +74,27 @@ async def test_who_announces_is_listed(registry: Registry, announcer: Announcer)
     assert await registry.living() == [an_instance(busy=1, load_seconds=0.5)]
 
 
+async def test_what_an_operator_and_a_handler_say_is_announced(
+    registry: Registry, raw: redis.Redis, namespace: str
+) -> None:
+    """Warnings, a second name, a sentence, languages and a queue's name survive the journey."""
+    instance = an_instance(
+        warnings=("é" * 500,) * 20, alias="kw_fr", info="i" * 500, languages=("fr", "en-US"),
+        queue_name="kw.fr-1",
+    )  # fmt: skip
+    Announcer(raw, namespace, MANIFEST, instance).announce()
+    assert await registry.living() == [instance]
+
+
+async def test_a_record_without_them_is_sound(
+    registry: Registry, raw: redis.Redis, namespace: str
+) -> None:
+    """A worker of an older version says nothing about warnings and names, and is listed."""
+    new = ("warnings", "alias", "info", "languages", "queue_name")
+    put(raw, namespace, {key: value for key, value in SOUND.items() if key not in new})
+    assert await registry.living() == [an_instance()]
+
+
 async def test_who_leaves_is_gone_at_once(
     registry: Registry, announcer: Announcer, raw: redis.Redis, namespace: str
 ) -> None:
@@ -222,6 +243,16 @@ HOSTILE: dict[str, Any] = {
     "one key too many": {**SOUND, "admin": True},
     "one key too few": {key: value for key, value in SOUND.items() if key != "digest"},
     "an error of 10 kB": {**SOUND, "error": "e" * 10_000},
+    "a warning too many": {**SOUND, "warnings": ["w"] * 21},
+    "a warning too long": {**SOUND, "warnings": ["w" * 501]},
+    "a warning that is none": {**SOUND, "warnings": [{"a": 1}]},
+    "warnings as text": {**SOUND, "warnings": "w"},
+    "an alias that is none": {**SOUND, "alias": "a b"},
+    "an alias of 10 kB": {**SOUND, "alias": "a" * 10_000},
+    "a story as info": {**SOUND, "info": "i" * 501},
+    "a language that is none": {**SOUND, "languages": ["<b>"]},
+    "too many languages": {**SOUND, "languages": ["en"] * 51},
+    "a queue that is none": {**SOUND, "queue_name": "q\n"},
     "somebody else": {**SOUND, "instance": "echo@host-2"},
 }
 

@@ -13,13 +13,22 @@ from dotenv import dotenv_values
 from kombu.utils.url import url_to_parts
 
 from runner.errors import SettingInvalid
-from runner.settings import BY_NAME, ORIGINS, TABLE, masked, resolve, service_config
+from runner.settings import (
+    BY_NAME,
+    ORIGINS,
+    TABLE,
+    linto_defaults,
+    masked,
+    resolve,
+    service_config,
+    written,
+)
 
 HOUSE = Path(__file__).parents[1]
 NUMBERS = {origin: 9000 + step for step, origin in enumerate(ORIGINS)}
 
 
-def written(folder: Path, **files: str) -> Path:
+def put(folder: Path, **files: str) -> Path:
     """Return the folder with these files in it: `envdefault="PORT=1"` becomes `.envdefault`."""
     for name, text in files.items():
         (folder / f".{name}").write_text(text, "utf-8")
@@ -43,7 +52,7 @@ def test_the_strongest_word_wins(tmp_path: Path, winner: str) -> None:
     texts = {
         origin: f"PORT={says[origin]}\n" for origin in (".env", ".envdefault") if origin in says
     }
-    written(tmp_path, **{origin[1:]: text for origin, text in texts.items()})
+    put(tmp_path, **{origin[1:]: text for origin, text in texts.items()})
     settings = resolve(
         flags={"PORT": says.get("flag")},
         environ={"PORT": says["environment"]} if "environment" in says else {},
@@ -56,14 +65,14 @@ def test_the_strongest_word_wins(tmp_path: Path, winner: str) -> None:
 
 def test_an_empty_word_is_no_word(tmp_path: Path) -> None:
     """A variable that is set to nothing, as compose files do, hides nothing."""
-    settings = resolve(environ={"PORT": ""}, folder=written(tmp_path, env="PORT=\nHOST=0.0.0.0\n"))
+    settings = resolve(environ={"PORT": ""}, folder=put(tmp_path, env="PORT=\nHOST=0.0.0.0\n"))
     assert (settings.port, settings.origin("PORT")) == (8000, "built-in")
     assert (settings.host, settings.origin("HOST")) == ("0.0.0.0", ".env")
 
 
 def test_a_file_is_read_as_it_stands(tmp_path: Path) -> None:
     """Quotes and comments are for people, and a dollar sign is a dollar sign."""
-    written(tmp_path, env="# mine\nBROKER_PASS='a$HOME # b'\nexport NAMESPACE=staging # live\n")
+    put(tmp_path, env="# mine\nBROKER_PASS='a$HOME # b'\nexport NAMESPACE=staging # live\n")
     settings = resolve(environ={}, folder=tmp_path)
     assert (settings.broker_pass, settings.namespace) == ("a$HOME # b", "staging")
 
@@ -102,10 +111,26 @@ def test_settings_do_not_change(tmp_path: Path) -> None:
         ("SERVICES_BROKER", "redis://[::1]:6379", "redis://[::1]:6379"),
         ("DATABASE_URL", "postgres://nlp@db/nlp", "postgres://nlp@db/nlp"),
         ("ORCHESTRATOR_URL", "https://nlp.example/base", "https://nlp.example/base"),
+        ("SERVICES_BROKER", "rediss://me:p%40ss@redis.example:6380",
+         "rediss://me:p%40ss@redis.example:6380"),
+        ("SERVICES_BROKER", "redis://:p@redis.example/15", "redis://:p@redis.example/15"),
+        ("LANGUAGE", "fr", ("fr",)),
+        ("LANGUAGE", "fr en", ("fr", "en")),
+        ("LANGUAGE", "fr_FR|en-US|fr-FR", ("fr-FR", "en-US")),
+        ("LANGUAGE", "fr|*", ("*",)),
+        ("LANGUAGE", "en_US:en", ("*",)),
+        ("RESOLVE_POLICY", "STRICT", "strict"),
+        ("RESOLVE_POLICY", "Default", "default"),
+        ("SERVICE_NAME", "keyword_extraction_fr", "keyword_extraction_fr"),
+        ("QUEUE_NAME", "keyword.fr-1", "keyword.fr-1"),
+        ("MODEL_INFO", "Ein Modell, sagt man.", "Ein Modell, sagt man."),
     ],
 )  # fmt: skip
 def test_a_sound_word_is_understood(tmp_path: Path, name: str, text: str, value: Any) -> None:
-    """Each type of setting is read from its text; LinTO's `task` is our `worker`."""
+    """Each type of setting is read from its text, in LinTO's spelling too (`task`, `fr_FR|en`).
+
+    `en_US:en` is what desktops tell gettext, and nothing that an operator said to us.
+    """
     settings = resolve(environ={name: text}, folder=tmp_path)
     assert getattr(settings, name.lower()) == value
 
@@ -134,6 +159,12 @@ def test_a_sound_word_is_understood(tmp_path: Path, name: str, text: str, value:
         ("NAMESPACE", "a b", "letters, digits, - or _"),
         ("NAMESPACE", "nlp:*", "letters, digits, - or _"),
         ("LOG_FORMAT", "xml", "console or json"),
+        ("LANGUAGE", "fr;en", "language tags, such as fr|en, or *"),
+        ("LANGUAGE", "|", "language tags, such as fr|en, or *"),
+        ("RESOLVE_POLICY", "first", "any or default or strict"),
+        ("SERVICE_NAME", "my service", "at most 100 letters, digits, ., - or _"),
+        ("QUEUE_NAME", "q" * 101, "at most 100 letters, digits, ., - or _"),
+        ("MODEL_INFO", "a" * 501, "at most 500 characters"),
     ],
 )
 def test_a_wrong_word_names_setting_origin_and_fault(
@@ -147,7 +178,7 @@ def test_a_wrong_word_names_setting_origin_and_fault(
 
 def test_the_origin_of_a_wrong_word_is_where_it_stands(tmp_path: Path) -> None:
     """A fault in a file or a flag is told as such, not as one of the environment."""
-    written(tmp_path, envdefault="PORT=high\n")
+    put(tmp_path, envdefault="PORT=high\n")
     assert fault(tmp_path).startswith("PORT (.envdefault): 'high'")
     with pytest.raises(SettingInvalid, match=r"^PORT \(flag\): 'low'"):
         resolve(flags={"PORT": "low"}, environ={}, folder=tmp_path)
@@ -168,7 +199,7 @@ def test_the_word_itself_comes_before_its_file(tmp_path: Path) -> None:
     """A value that is set is used, even where a file is named too; a stronger file beats both."""
     secret = tmp_path / "file"
     secret.write_text("from a file")
-    written(tmp_path, env="BROKER_PASS=from .env\n")
+    put(tmp_path, env="BROKER_PASS=from .env\n")
     both = {"BROKER_PASS": "said", "BROKER_PASS_FILE": str(secret)}
     assert resolve(environ=both, folder=tmp_path).broker_pass == "said"
     stronger = {"BROKER_PASS_FILE": str(secret)}
@@ -260,7 +291,7 @@ def config(
 
 def test_a_services_config_has_the_same_order(tmp_path: Path) -> None:
     """A flag beats the environment, which beats the files; who says nothing is left out."""
-    written(tmp_path, env="MY_NER_MODEL=c\nMY_NER_TOP_K=1\n", envdefault="MY_NER_MODEL=d\n")
+    put(tmp_path, env="MY_NER_MODEL=c\nMY_NER_TOP_K=1\n", envdefault="MY_NER_MODEL=d\n")
     assert config(tmp_path, {"MY_NER_MODEL": "b"}, model="a")["model"] == ("a", "flag")
     assert config(tmp_path, {"MY_NER_MODEL": "b"})["model"] == ("b", "environment")
     assert config(tmp_path) == {"model": ("c", ".env"), "top_k": (1, ".env")}
@@ -295,13 +326,36 @@ def test_a_config_that_the_manifest_does_not_declare_is_refused(tmp_path: Path) 
         config(tmp_path, modle="x")
 
 
+# --- what LinTO's operators say -------------------------------------------------------------------
+
+
+def test_an_older_name_is_understood(tmp_path: Path) -> None:
+    """`APP_LANG` is `LANGUAGE` where that is silent, in each of the places where it may stand."""
+    put(tmp_path, env="APP_LANG=fr en\n", envdefault="LANGUAGE=de\n")
+    settings = resolve(environ={}, folder=tmp_path)
+    assert (settings.language, settings.origin("LANGUAGE")) == (("fr", "en"), ".env")
+    assert resolve(environ={"LANGUAGE": "es", "APP_LANG": "it"}, folder=tmp_path).language == (
+        "es",
+    )
+
+
+def test_each_type_has_its_default_service(tmp_path: Path) -> None:
+    """Every `{TYPE}_DEFAULT` is found wherever settings stand, and the strongest word counts."""
+    put(tmp_path, env="KEYWORD_EXTRACTION_DEFAULT=a\nNER_DEFAULT=\n",
+        envdefault="KEYWORD_EXTRACTION_DEFAULT=b\nTOPIC_MODELING_DEFAULT=c\n")  # fmt: skip
+    environ = {"TOPIC_MODELING_DEFAULT": " d ", "lower_DEFAULT": "x", "PORT": "1"}
+    assert linto_defaults(environ=environ, folder=tmp_path) == {
+        "keyword_extraction": "a", "topic_modeling": "d",
+    }  # fmt: skip
+
+
 # --- the table and its copies --------------------------------------------------------------------
 
 
 def default(name: str) -> str:
     """Return a built-in default as a person writes it."""
     value = BY_NAME[name].default
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else written(value)
 
 
 @pytest.mark.parametrize("setting", TABLE, ids=lambda setting: setting.name)

@@ -288,3 +288,15 @@ def test_without_its_redis_it_does_not_go_on(start: Start) -> None:
     assert platform.wait() == 4
     assert "error: the embedded Redis stopped" in platform.said
     assert platform.family() == []
+
+
+def test_where_others_reach_it_it_asks_them_for_keys(start: Start) -> None:
+    """On every address it becomes ready and runs its demo all the same, and strangers get a 401."""
+    platform = start("echo", flags="--host 0.0.0.0 --demo --auth auto")
+    platform.says(r"Callers need a key: nlp-runner keys create")
+    url = platform.says(r"Ready after [\d.]+ s: (http://\S+)/docs")
+    platform.says("── echo")
+    assert httpx.get(f"{url}/v1/jobs", trust_env=False).status_code == 401
+    assert httpx.get(f"{url}/livez", trust_env=False).status_code == 200
+    platform.process.send_signal(signal.SIGINT)
+    assert platform.wait() == 0

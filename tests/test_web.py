@@ -20,11 +20,12 @@ import pytest
 
 from runner import events, manifest, server, web
 from runner.engine import Engine
-from runner.errors import HandlerInvalid
+from runner.errors import HandlerInvalid, SettingInvalid
 from runner.events import Event
 from runner.http import Lifetime
 from runner.manifest import Manifest
 from runner.metrics import Metrics
+from runner.narrowing import narrowed
 
 GALLERY = Path(__file__).parent / "gallery"
 
@@ -69,6 +70,7 @@ class Gate:
             manifest = one
             smoke = engine.smoke
             close = engine.close
+            warnings = engine.warnings
 
             def run(_, *args: Any, **kwargs: Any) -> Any:
                 self.entered.release()
@@ -611,3 +613,219 @@ def test_what_the_door_does_is_measured() -> None:
     assert (
         'http_request_duration_seconds_count{method="POST",route="/run",status="200"} 1.0' in text
     )
+
+
+# --- in LinTO's words ----------------------------------------------------------------------------
+
+SPLITS = """
+class Splits:
+    def __init__(self, config):
+        self.warnings = ["The small model is used."]
+
+    def __call__(self, ctx, documents, language, top_n):
+        found = [{"words": text.split()[:top_n], "language": language} for text in documents]
+        return {"documents": [one if one["words"] else {"error": {"detail": "No words."}}
+                              for one in found]}
+"""
+
+
+def splitter(folder: Path, **limits: str | int) -> Manifest:
+    """Write and load a service that speaks LinTO in the form `articles`."""
+    one = limited(folder, SPLITS, **limits)
+    texts = {"type": "array", "minItems": 1, "items": {"type": "string", "maxLength": 20}}
+    document = {
+        **one.document, "handler": "its:Splits", "type": "word_splitting",
+        "languages": ["en", "fr"],
+        "input": {"type": "object", "required": ["documents"], "properties": {
+            "documents": texts,
+            "language": {"type": "string", "default": "en"},
+            "top_n": {"type": "integer", "minimum": 1, "default": 2},
+        }},
+        "output": {"type": "object", "properties": {"documents": {"type": "array"}}},
+        "examples": [{"input": {"documents": ["a b"]}},
+                     {"input": {"documents": ["a b"], "language": "fr"}}],
+        "x-linto": {"name": "split", "parameters": {"words": "top_n", "verbose": None},
+                    "document": "{tokens: words, lang: language}"},
+    }  # fmt: skip
+    assert one.path is not None
+    one.path.write_text(json.dumps(document))
+    return manifest.load(one.path)
+
+
+def test_articles_are_answered_under_the_services_name(tmp_path: Path) -> None:
+    """LinTO's callers get one object for each article, in order, the text first (K6)."""
+    body = {
+        "articles": [{"text": "a b c"}, {"text": "d"}],
+        "component_cfg": {"split": {"words": 1}},
+    }
+    with Door(splitter(tmp_path)).open() as client:
+        answer = client.post("/split/fr_FR", json=body)
+    assert answer.status_code == 200
+    assert answer.text == (
+        '{"split":[{"text":"a b c","tokens":["a"],"lang":"fr"},'
+        '{"text":"d","tokens":["d"],"lang":"fr"}]}'
+    )
+    assert answer.headers["x-job-id"]
+
+
+def test_what_could_not_be_followed_is_in_the_answer(tmp_path: Path) -> None:
+    """Parameters without effect and documents without result are told beside the results."""
+    body = {"articles": [{"text": ""}], "component_cfg": {"split": {"verbose": True, "x": 1}}}
+    with Door(splitter(tmp_path)).open() as client:
+        answer = client.post("/split/*", json=body).json()
+    assert answer["split"] == [{"text": "", "error": {"detail": "No words."}}]
+    assert answer["warnings"] == [
+        "The parameter `verbose` has no meaning here and was ignored.",
+        "There is no parameter `x`; it was ignored. Known are: words, top_n.",
+        "Document 1 has no result: No words.",
+    ]
+
+
+def test_documents_are_answered_with_a_list() -> None:
+    """Keyword extraction answers a list of {keyword: score}, best first; a header warns."""
+    door = Door(gallery("tags"))
+    body = {"documents": ["b a b", ""], "config": {"method": "counts", "top_n": 5}}
+    with door.open() as client:
+        answer = client.post("/keyword_extraction", json=body)
+        warned = client.post("/keyword_extraction", json={"documents": ["é"], "é": "\n"})
+    assert answer.text == '[{"b":2,"a":1},{}]'
+    assert "x-warnings" not in answer.headers
+    assert warned.json() == [{"é": 1}]
+    assert json.loads(warned.headers["x-warnings"]) == [
+        "`é` in the request is not known and was ignored."
+    ]
+
+
+@pytest.mark.parametrize("body", ["{}", '{"articles": []}'])
+def test_nothing_asked_is_nothing_answered(tmp_path: Path, body: str) -> None:
+    """Absent articles are an empty list, as they were."""
+    with Door(splitter(tmp_path)).open() as client:
+        assert client.post("/split/fr", content=body).json() == {"split": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "pointers"),
+    [
+        ("/split/fr", "{", 400, []),
+        ("/split/fr", "[]", 422, [""]),
+        ("/split/de", '{"articles": [{"text": "a"}]}', 422, ["/language"]),
+        ("/split/de", "{}", 422, ["/language"]),
+        ("/split/fr", '{"articles": [{"text": 1}]}', 422, ["/articles/0/text"]),
+        ("/split/fr",
+         '{"articles": [{"text": "a"}, {"text": "0123456789 0123456789"}],'
+         ' "component_cfg": {"split": {"words": 0}}}', 422,
+         ["/articles/1/text", "/component_cfg/split/words"]),
+        ("/split", "{}", 404, []),
+        ("/other/fr", "{}", 404, []),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_linto_s_words_is_told_in_them(
+    tmp_path: Path, path: str, body: str, status: int, pointers: list[str]
+) -> None:
+    """Each mistake has its own status, and its place in what the caller wrote."""
+    with Door(splitter(tmp_path)).open() as client:
+        answer = client.post(path, content=body)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert [one["pointer"] for one in answer.json().get("errors", [])] == pointers
+
+
+def test_a_bare_text_is_not_read_letter_by_letter() -> None:
+    """`documents` must be a list, and a list of texts."""
+    with Door(gallery("tags")).open() as client:
+        answer = client.post("/keyword_extraction", json={"documents": "abc"})
+        asked = client.get("/keyword_extraction")
+    assert answer.status_code == 422
+    assert (asked.status_code, asked.headers["allow"]) == (405, "POST")
+
+
+def test_linto_s_callers_share_the_line_and_the_story(tmp_path: Path) -> None:
+    """The same execution as `/run`: heard by the same listeners, limited by the same manifest."""
+    door = Door(splitter(tmp_path, max_body="200B"))
+    with door.open() as client:
+        done = client.post("/split/fr", json={"articles": [{"text": "a"}]})
+        wrong = client.post("/split/fr", json={"articles": [{"text": "a" * 50}]})
+        large = client.post("/split/fr", json={"articles": [{"text": "a" * 500}]})
+        succeeded = door.hears(lambda event: event.kind == "succeeded")
+        failed = door.hears(lambda event: event.kind == "failed")
+    assert (wrong.status_code, large.status_code) == (422, 413)
+    assert succeeded.job == done.headers["x-job-id"]
+    assert failed.error["code"] == "input_invalid"  # type: ignore[attr-defined]
+
+
+def test_a_failure_in_linto_s_words_is_the_same_failure() -> None:
+    """A handler that raises is a 500 with its code, for LinTO's callers too."""
+    body = {"documents": ["a"], "config": {"method": "fails"}}
+    with Door(gallery("tags")).open() as client:
+        answer = client.post("/keyword_extraction", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (500, "handler_error")
+
+
+def test_linto_s_probe_is_answered(tmp_path: Path) -> None:
+    """`/healthcheck` says OK while requests are taken, and 503 while the handler loads."""
+    held = threading.Event()
+
+    def slow(one: Manifest, config: Any) -> Engine:
+        assert held.wait(timeout=30)
+        return Engine(one, config)
+
+    app = web.create(splitter(tmp_path), make=slow)
+    with server.background(app) as url, httpx.Client(base_url=url, timeout=30) as client:
+        loading = client.get("/healthcheck")
+        held.set()
+        until(lambda: client.get("/healthcheck").status_code == 200)
+        ready = client.get("/healthcheck")
+    assert (loading.status_code, loading.json()) == (503, {"healthcheck": "loading"})
+    assert ready.json() == {"healthcheck": "OK"}
+
+
+def test_what_the_handler_warns_of_is_shown(tmp_path: Path, caplog: Any) -> None:
+    """A handler that works with a fallback says so to whoever looks whether it is ready."""
+    with Door(splitter(tmp_path)).open() as client:
+        answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["warnings"]) == (200, ["The small model is used."])
+    with Door(gallery("echo")).open() as client:
+        assert "warnings" not in client.get("/readyz").json()
+    said = [r for r in caplog.records if "The small model is used." in r.getMessage()]
+    assert len(said) == 1
+
+
+# --- fewer languages -----------------------------------------------------------------------------
+
+
+def test_an_operator_may_narrow_the_languages(tmp_path: Path) -> None:
+    """With `LANGUAGE=fr` only French is taken, and who names no language means it."""
+    one = splitter(tmp_path)
+    less = narrowed(one, ("fr-FR", "de"))
+    assert (less.languages, less.digest) == (("fr",), one.digest)
+    with Door(less).open() as client:
+        silent = client.post("/run", json={"documents": ["a"]}).json()
+        english = client.post("/run", json={"documents": ["a"], "language": "en"})
+        linto = client.post("/split/en", json={"articles": [{"text": "a"}]})
+        told = client.get("/manifest").json()
+    assert silent["documents"][0]["language"] == "fr"
+    assert (english.status_code, linto.status_code) == (422, 422)
+    assert english.json()["errors"][0]["expected"] == ["fr"]
+    assert told == {"digest": one.digest, "manifest": one.document}
+
+
+def test_examples_in_other_languages_are_not_run(tmp_path: Path) -> None:
+    """A process proves itself on an example that it would take."""
+    less = narrowed(splitter(tmp_path), ("fr",))
+    assert [example.input.get("language") for example in less.examples] == [None, "fr"]
+    languages = narrowed(gallery("languages"), ("en",))
+    assert [example.input for example in languages.examples] == [{}]
+
+
+def test_no_narrowing_is_the_same_service(tmp_path: Path) -> None:
+    """`*` changes nothing, nor does any word about a service that has no languages."""
+    one = splitter(tmp_path)
+    assert narrowed(one, ("*",)) is one
+    echo = gallery("echo")
+    assert narrowed(echo, ("fr",)) is echo
+
+
+def test_a_narrowing_to_nothing_is_refused(tmp_path: Path) -> None:
+    """A service that has none of the languages wanted does not start."""
+    with pytest.raises(SettingInvalid, match="LANGUAGE: its has none of de; it has en, fr"):
+        narrowed(splitter(tmp_path), ("de",))

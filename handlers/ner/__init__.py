@@ -3,87 +3,124 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
 
-from handlers.ner import lexicon  # noqa: F401  (registers what the bundled model is made of)
-from handlers.ner.pieces import batches, cut
+from handlers.ner.pieces import Piece, batches, cut
+from handlers.ner.pipelines import choose
+from handlers.text.documents import problem
 from runner import Context, Service
+from runner.errors import TransientFailure
 from runner.language import ANY, detect
 
 LANGUAGES = ("en", "fr")
-BUNDLED = Path(__file__).parent / "model"
 LABELS = {
     "PER": "PER", "PERS": "PER", "PERSON": "PER",
     "LOC": "LOC", "LOCATION": "LOC", "GPE": "LOC", "FAC": "LOC", "FACILITY": "LOC",
     "ORG": "ORG", "ORGANIZATION": "ORG", "ORGANISATION": "ORG",
 }  # fmt: skip
 
+Entities = list[dict[str, Any]]
+
 
 class NamedEntities(Service):
-    """Runs the bundled model, or any installed spaCy pipeline, over the documents of a request."""
+    """Runs the bundled model, or installed spaCy pipelines, over the documents of a request."""
 
     def __init__(self, config: SimpleNamespace) -> None:
-        """Loads the pipeline; raises `ValueError` when it has no part that finds entities."""
+        """Loads a pipeline for each language; raises as `pipelines.choose` does."""
         super().__init__(config)
-        self.nlp = load(config.model)
+        self.pipelines = choose(config.model, config.expected, LANGUAGES)
+        self.warnings = list(self.pipelines.warnings)
 
     def __call__(
         self, ctx: Context, documents: Sequence[str], language: str = ANY
     ) -> Mapping[str, Any]:
-        """Returns each document's language and its entities in the order of the text."""
+        """Returns each document's language and its entities in the order of the text.
+
+        A document on which a pipeline fails has an `error` in the place of its entities; when all
+        of them fail, the first failure is raised.
+        """
+        spoken = [detect(text, LANGUAGES) if language == ANY else language for text in documents]
         results = []
+        failures: list[Exception] = []
         with ctx.step("tag") as step:
-            found = self.entities(ctx, documents)
-            for document, entities in step.track(
-                zip(documents, found, strict=True), total=len(documents)
+            found = self.entities(ctx, documents, spoken)
+            for tongue, outcome in step.track(
+                zip(spoken, found, strict=True), total=len(documents)
             ):
-                spoken = detect(document, LANGUAGES) if language == ANY else language
-                results.append({"language": spoken, "entities": entities})
-        return {"documents": results}
-
-    def entities(self, ctx: Context, documents: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-        """Yields the entities of one document after the other; short documents share a batch."""
-        pieces = (piece for number, text in enumerate(documents) for piece in cut(number, text))
-        entities: list[dict[str, Any]] = []
-        for group in batches(pieces):
-            ctx.check()
-            # Without the zone every new word would stay in the vocabulary for the process's life.
-            with self.nlp.memory_zone():
-                docs = self.nlp.pipe([piece.text for piece in group], batch_size=len(group))
-                spans = [named(doc, piece.start) for piece, doc in zip(group, docs, strict=True)]
-            for piece, more in zip(group, spans, strict=True):
-                entities.extend(more)
-                if piece.last:
-                    yield entities
-                    entities = []
-
-
-def named(doc: Doc, offset: int) -> list[dict[str, Any]]:
-    """Lists the entities of a doc that starts at `offset` (code points) in its document."""
-    return [
-        {
-            "text": entity.text,
-            "label": LABELS[entity.label_.upper()],
-            "start": offset + entity.start_char,
-            "end": offset + entity.end_char,
+                if isinstance(outcome, Exception):
+                    ctx.log.warning("document %d: %s", len(results), type(outcome).__name__)
+                    failures.append(outcome)
+                    results.append({"language": tongue, "error": problem(outcome)})
+                else:
+                    results.append({"language": tongue, "entities": outcome})
+        if failures and len(failures) == len(documents):
+            raise failures[0]
+        names = self.pipelines.names
+        return {
+            "documents": results,
+            "models": {one: names[one] for one in sorted({*spoken})},
         }
-        for entity in doc.ents
-        if entity.label_.upper() in LABELS
-    ]
+
+    def entities(
+        self, ctx: Context, documents: Sequence[str], languages: Sequence[str]
+    ) -> Iterator[Entities | Exception]:
+        """Yields what was found in one document after the other, or what went wrong with it.
+
+        Short documents share a batch with their neighbours of the same language.
+        """
+        pieces = (piece for number, text in enumerate(documents) for piece in cut(number, text))
+        held: Entities | Exception = []
+        for group in batches(pieces):
+            outcomes: list[Entities | Exception] = [[] for _ in group]
+            for language in sorted({languages[piece.document] for piece in group}):
+                ctx.check()
+                places = [i for i, p in enumerate(group) if languages[p.document] == language]
+                nlp = self.pipelines.loaded[language]
+                for place, outcome in zip(
+                    places, read(nlp, [group[place] for place in places]), strict=True
+                ):
+                    outcomes[place] = outcome
+            for piece, outcome in zip(group, outcomes, strict=True):
+                if isinstance(outcome, Exception) or isinstance(held, Exception):
+                    held = held if isinstance(held, Exception) else outcome
+                else:
+                    held.extend(outcome)
+                if piece.last:
+                    yield held
+                    held = []
 
 
-def load(model: str) -> Language:
-    """Loads `bundled`, or the installed package or folder of the name given."""
-    nlp = spacy.load(BUNDLED if model == "bundled" else model)
-    if not any("doc.ents" in nlp.get_pipe_meta(name).assigns for name in nlp.pipe_names):
-        raise ValueError(
-            f"the spaCy pipeline {model!r} finds no entities: none of its parts "
-            f"({', '.join(nlp.pipe_names) or 'it has none'}) sets doc.ents"
-        )
-    return nlp
+def read(nlp: Language, pieces: Sequence[Piece]) -> list[Entities | Exception]:
+    """Runs a pipeline over pieces at once, or one by one when that fails."""
+    # Without the zone every new word would stay in the vocabulary for the process's life.
+    with nlp.memory_zone():
+        try:
+            docs = nlp.pipe([piece.text for piece in pieces], batch_size=len(pieces))
+            return [named(doc, piece) for piece, doc in zip(pieces, docs, strict=True)]
+        except (MemoryError, TransientFailure):
+            raise
+        except Exception as error:
+            if len(pieces) == 1:
+                return [error]
+    return [outcome for piece in pieces for outcome in read(nlp, [piece])]
+
+
+def named(doc: Doc, piece: Piece) -> Entities:
+    """Lists the entities of a piece by their places in its document, in code points.
+
+    Raises `ValueError` when a place does not hold the entity's text, which no caller could repair.
+    """
+    entities = []
+    for entity in doc.ents:
+        label = LABELS.get(entity.label_.upper())
+        if label is None:
+            continue
+        if piece.text[entity.start_char : entity.end_char] != entity.text:
+            raise ValueError(f"an entity is not at its place {entity.start_char} of the text")
+        start, end = piece.start + entity.start_char, piece.start + entity.end_char
+        entities.append({"text": entity.text, "label": label, "start": start, "end": end})
+    return entities

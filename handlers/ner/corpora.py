@@ -18,8 +18,9 @@ from handlers.ner.passage import (
     legalise,
     project,
 )
-from handlers.ner.quaero import as_french, bare_names
-from handlers.ner.treebank import Lists, treebank
+from handlers.ner.quaero import as_french, bare_names, with_peoples
+from handlers.ner.teacher import french_teacher
+from handlers.ner.treebank import Lists, debates, treebank
 
 
 def universal(path: Path, corpus: str) -> Iterator[Passage]:
@@ -132,6 +133,12 @@ def fenec(path: Path) -> Iterator[Passage]:
     yield Passage(text, tuple(spans), "fr", "fenec", path.stem)
 
 
+RAW = {
+    "wikinews": "keyphrases-fr-wikinews-dev/docs",
+    "fredsum": "summaries-fr-fredsum-dev/transcript",
+}
+
+
 def read(data: Path, lists: Lists) -> dict[str, list[Passage]]:
     """Reads every entity corpus of the data folder, keyed by corpus name, in a fixed order."""
     folders = {
@@ -155,16 +162,21 @@ def read(data: Path, lists: Lists) -> dict[str, list[Passage]]:
         frsemcor(data / "ner-fr-frsemcor" / "sequoia-9.1.frsemcor", lists.is_place)
     )
     for name in ("newseye", "europeana", "frsemcor"):
-        corpora[name] = [as_french(passage) for passage in corpora[name]]
+        corpora[name] = [with_peoples(as_french(passage)) for passage in corpora[name]]
     corpora["fenec"] = [
         p for f in sorted((data / "ner-fr-fenec-dev").glob("*.txt")) for p in fenec(f)
     ]
+    teacher = french_teacher()
     # One FENEC document is drawn from the same treebank.
     seen = "\n".join(passage.text for passage in corpora["fenec"])
     corpora["gsd"] = [
         passage
         for file in sorted((data / "pos-fr-gsd-devtest").glob("*.conllu"))
-        for passage in treebank(file, lists)
+        for passage in map(as_french, treebank(file, lists, teacher))
         if passage.text not in seen
     ]
+    for name, folder in RAW.items():
+        corpora[name] = list(map(as_french, debates(data / folder, name, lists, teacher)))
+    for name in ("gsd", *RAW):
+        corpora[name] = [with_peoples(passage, sure=False) for passage in corpora[name]]
     return corpora

@@ -1,10 +1,10 @@
-"""Gives every token what name, place, frequency and word class lists know about it."""
+"""Gives every token what name, place and frequency lists, clusters and vectors know about it."""
 
 from __future__ import annotations
 
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy
@@ -12,30 +12,24 @@ import srsly
 from spacy.language import Language
 from spacy.strings import hash_string
 from spacy.tokens import Doc
-from spacy.util import registry
-from thinc.api import (
-    HashEmbed,
-    Maxout,
-    Model,
-    chain,
-    concatenate,
-    list2ragged,
-    ragged2list,
-    with_array,
-)
 
 KEY = "lexicon"
-COLUMNS = 7
+VECTORS = "lexicon_vectors"
+COLUMNS = 8
+# A stored step of a vector is 1/32: its values have a deviation of about 1.
+STEP = 32.0
 LONGEST = 5
+WIDTHLESS = "\u200b\u200e\u200f\ufeff"
 TIES = frozenset("-'’‐–")
 
 
 class Lexicon:
-    """Pipe that leaves one row of seven integers a token in `doc.user_data["lexicon"]`.
+    """Pipe that leaves eight integers and a vector a token in `doc.user_data`.
 
     The columns: list membership of the word, place phrase it stands in, three lengths of its Brown
-    cluster path, frequency band in the two languages, and the word itself, 0 unless it is frequent.
-    A rare word has no embedding of its own: what it would share with others is noise.
+    cluster path, frequency band in the two languages, the word itself, 0 unless it is frequent, and
+    the language of the document (1 English, 2 French, 0 undecided). A rare word has no embedding of
+    its own: what it would share with others is noise. It has a vector, though, if the tables do.
     """
 
     def __init__(self) -> None:
@@ -43,6 +37,8 @@ class Lexicon:
         self.places: dict[str, int] = {}
         self.clusters: dict[str, int] = {}
         self.bands: dict[str, int] = {}
+        self.rows: dict[str, dict[str, int]] = {"en": {}, "fr": {}}
+        self.table = numpy.zeros((0, 0), dtype="int8")
         self._starts: frozenset[str] = frozenset()
 
     def fill(
@@ -51,23 +47,53 @@ class Lexicon:
         places: Mapping[str, int],
         clusters: Mapping[str, int],
         bands: Mapping[str, int],
+        rows: Mapping[str, Mapping[str, int]],
+        table: numpy.ndarray,
     ) -> None:
-        """Takes the lists: words folded, places by `phrase_key`, bands lower, clusters by form."""
+        """Takes the lists: words folded, places by `phrase_key`, bands lower, clusters by form.
+
+        `rows` has the row of each word in `table`, by language; English words are lower case there.
+        """
         self.words = dict(words)
         self.places = dict(places)
         self.clusters = dict(clusters)
         self.bands = dict(bands)
+        self.rows = {language: dict(words) for language, words in rows.items()}
+        self.table = table
         self._starts = frozenset(key.split(" ", 1)[0] for key in self.places)
 
     def __call__(self, doc: Doc) -> Doc:
         """Adds the columns of one document."""
-        doc.user_data[KEY] = self.columns(doc)
+        columns = self.columns(doc)
+        doc.user_data[KEY] = columns
+        order = ("en", "fr") if len(doc) and columns[0, -1] == 1 else ("fr", "en")
+        found = [self.row(composed(token.text), order) for token in doc]
+        vectors = numpy.zeros((len(doc), self.table.shape[1]), dtype="float32")
+        known = [index for index, row in enumerate(found) if row >= 0]
+        vectors[known] = self.table[[found[index] for index in known]] / numpy.float32(STEP)
+        doc.user_data[VECTORS] = vectors
         return doc
 
+    def row(self, form: str, order: Sequence[str]) -> int:
+        """Returns the vector row of a word, of the first language that has one, or -1."""
+        lower = form.lower()
+        for language in order:
+            words = self.rows[language]
+            if language == "en":
+                row = words.get(lower, -1)
+            elif form.isupper():
+                row = words.get(form.title(), words.get(lower, -1))
+            else:
+                row = words.get(form, -1)
+                row = words.get(lower, -1) if row < 0 else row
+            if row >= 0:
+                return row
+        return -1
+
     def columns(self, doc: Doc) -> numpy.ndarray:
-        """Looks every token up and returns an array of shape (tokens, 7), unsigned 64-bit."""
+        """Looks every token up and returns an array of shape (tokens, 8), unsigned 64-bit."""
         table = numpy.zeros((len(doc), COLUMNS), dtype="uint64")
-        forms = [token.text for token in doc]
+        forms = [composed(token.text) for token in doc]
         folded = [fold(form) for form in forms]
         tags = self._phrases(forms, folded)
         rows = []
@@ -81,7 +107,10 @@ class Lexicon:
             known = hash_string(lower) if band or not lower[0].isalpha() else 0
             rows.append((words, tag, cluster & 15, cluster & 127, cluster, band, known))
         if rows:
-            table[:] = rows
+            table[:, :-1] = rows
+            english = sum(row[5] & 15 for row in rows)
+            french = sum(row[5] >> 4 for row in rows)
+            table[:, -1] = 1 if english > french else 2 if french > english else 0
         return table
 
     def _phrases(self, forms: Sequence[str], folded: Sequence[str]) -> list[int]:
@@ -122,21 +151,31 @@ class Lexicon:
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
         """Packs the lists."""
         tables = {
-            name: {"keys": "\n".join(sorted(table)), "values": [table[k] for k in sorted(table)]}
+            name: {
+                "keys": "\n".join(sorted(table)),
+                "values": [table[k] for k in sorted(table)],
+            }
             for name, table in self._tables().items()
+        }
+        tables["vectors"] = {
+            "size": self.table.shape[1],
+            "values": self.table.tobytes(),
         }
         return zlib.compress(srsly.msgpack_dumps(tables), 9)
 
     def from_bytes(self, data: bytes, *, exclude: Iterable[str] = ()) -> Lexicon:
         """Unpacks the lists."""
-        tables = srsly.msgpack_loads(zlib.decompress(data))
-        self.fill(
-            **{
-                name: dict(zip(table["keys"].split("\n"), table["values"], strict=True))
-                for name, table in tables.items()
-                if table["values"]
-            }
-        )
+        packed = srsly.msgpack_loads(zlib.decompress(data))
+        vectors = packed.pop("vectors")
+        tables = {
+            name: dict(zip(table["keys"].split("\n"), table["values"], strict=True))
+            if table["values"]
+            else {}
+            for name, table in packed.items()
+        }
+        table = numpy.frombuffer(vectors["values"], dtype="int8").reshape((-1, vectors["size"]))
+        rows = {language: tables.pop(f"rows_{language}") for language in ("en", "fr")}
+        self.fill(**tables, rows=rows, table=table)
         return self
 
     def to_disk(self, path: Path, *, exclude: Iterable[str] = ()) -> None:
@@ -153,7 +192,14 @@ class Lexicon:
             "places": self.places,
             "clusters": self.clusters,
             "bands": self.bands,
+            "rows_en": self.rows["en"],
+            "rows_fr": self.rows["fr"],
         }
+
+
+def composed(form: str) -> str:
+    """Returns a form as the lists have it: accents on their letters, no sign without width."""
+    return form if form.isascii() else unicodedata.normalize("NFC", form).strip(WIDTHLESS) or form
 
 
 def fold(word: str) -> str:
@@ -176,46 +222,3 @@ def phrase_key(name: str) -> str:
 def make_lexicon(nlp: Language, name: str) -> Lexicon:
     """Makes the pipe for a spaCy pipeline."""
     return Lexicon()
-
-
-def lexical_attributes(attributes: Sequence[str | int]) -> Model[list[Doc], list[numpy.ndarray]]:
-    """Makes a layer that lays spaCy's token attributes and the lexicon's columns side by side."""
-    model = Model("lexical_attributes", attributes_forward)
-    model.attrs["attributes"] = list(attributes)
-    return model
-
-
-def attributes_forward(
-    model: Model, docs: list[Doc], is_train: bool
-) -> tuple[list[numpy.ndarray], Callable]:
-    """Collects one array of shape (tokens, attributes + 7) a document; nothing flows back."""
-    arrays = []
-    count = len(model.attrs["attributes"])
-    for doc in docs:
-        own = doc.to_array(model.attrs["attributes"]).reshape((len(doc), count))
-        arrays.append(numpy.hstack([own.astype("uint64"), doc.user_data[KEY]]))
-    return arrays, lambda gradients: []
-
-
-@registry.architectures("nlp_runner.LexicalHashEmbed.v1")
-def lexical_hash_embed(
-    width: int, attributes: list[str], rows: list[int], parts: int
-) -> Model[list[Doc], list[numpy.ndarray]]:
-    """Embeds token attributes and lexicon columns by hashing and mixes them to `width`.
-
-    `rows` has one table size an attribute, then one a lexicon column; each table is `parts` wide.
-    """
-    if len(rows) != len(attributes) + COLUMNS:
-        raise ValueError(f"expected {len(attributes) + COLUMNS} table sizes, found {len(rows)}")
-    tables = [
-        HashEmbed(parts, count, column=column, seed=7 + column, dropout=0.0)
-        for column, count in enumerate(rows)
-    ]
-    mixer = Maxout(nI=parts * len(rows), nO=width, nP=3, dropout=0.0, normalize=True)
-    return chain(
-        lexical_attributes(attributes),
-        list2ragged(),
-        with_array(concatenate(*tables)),
-        with_array(mixer),
-        ragged2list(),
-    )

@@ -1,56 +1,48 @@
-"""The orchestrator as an ASGI application: its routes put together with its life."""
+"""The orchestrator as an ASGI application: its doors put together with its life."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from runner import http
 from runner.orchestrator import linto, routes
+from runner.orchestrator.doors import Door
+from runner.orchestrator.keys import ADMIN, CANCEL, OPEN, READ, SUBMIT
 from runner.orchestrator.life import Home, Orchestrator
 
 
 def create(home: Home) -> Starlette:
     """Return the orchestrator as an ASGI application."""
     it = Orchestrator(home)
-
-    def on(method: str, path: str, endpoint: Callable[..., Any]) -> Route:
-        async def answer(request: Request) -> Response:
-            response: Response = await endpoint(it, request)
-            return response
-
-        return Route(path, answer, methods=[method], name=endpoint.__name__)
-
+    on = partial(Door, it)
     table = [
-        on("POST", "/v1/services/{name}/jobs", routes.submit_job),
-        on("POST", "/v1/jobs", routes.submit_parts),
-        on("GET", "/v1/jobs/{id}", routes.get_job),
-        on("GET", "/v1/jobs/{id}/result", routes.get_result),
-        on("GET", "/v1/jobs/{id}/events", routes.get_events),
-        on("POST", "/v1/jobs/{id}/cancel", routes.cancel_job),
-        on("DELETE", "/v1/jobs/{id}", routes.delete_job),
-        on("GET", "/v1/jobs", routes.list_jobs),
-        on("GET", "/v1/services", routes.list_services),
-        on("GET", "/v1/services/{name}", routes.get_service),
-        on("GET", "/status/{id}", routes.get_job),
-        on("POST", "/nlp", linto.create_job),
-        on("GET", "/job/{id}", linto.get_job),
-        on("GET", "/results/{id}", linto.get_results),
-        on("GET", "/job-log/{id}", linto.get_log),
-        on("GET", "/revoke/{id}", linto.revoke),
-        on("GET", "/healthcheck", linto.healthcheck),
-        on("GET", "/list-services", routes.list_linto_services),
-        on("GET", "/livez", routes.livez),
-        on("GET", "/readyz", routes.readyz),
-        on("GET", "/healthz", routes.readyz),
-        on("GET", "/metrics", routes.get_metrics),
-        on("GET", "/openapi.json", routes.get_openapi),
-        on("GET", "/docs", routes.get_docs),
-        on("GET", "/", routes.discover),
+        on("POST", "/v1/services/{name}/jobs", routes.submit_job, SUBMIT),
+        on("POST", "/v1/jobs", routes.submit_parts, SUBMIT),
+        on("GET", "/v1/jobs/{id}", routes.get_job, READ),
+        on("GET", "/v1/jobs/{id}/result", routes.get_result, READ),
+        on("GET", "/v1/jobs/{id}/events", routes.get_events, READ),
+        on("POST", "/v1/jobs/{id}/cancel", routes.cancel_job, CANCEL),
+        on("DELETE", "/v1/jobs/{id}", routes.delete_job, CANCEL),
+        on("GET", "/v1/jobs", routes.list_jobs, READ),
+        on("GET", "/v1/services", routes.list_services, READ),
+        on("GET", "/v1/services/{name}", routes.get_service, READ),
+        on("GET", "/status/{id}", routes.get_job, READ),
+        on("POST", "/nlp", linto.create_job, SUBMIT),
+        on("GET", "/job/{id}", linto.get_job, READ, unknown=linto.unknown),
+        on("GET", "/results/{id}", linto.get_results, READ),
+        on("GET", "/job-log/{id}", linto.get_log, READ),
+        on("GET", "/revoke/{id}", linto.revoke, CANCEL),
+        on("GET", "/healthcheck", linto.healthcheck, OPEN),
+        on("GET", "/list-services", routes.list_linto_services, READ),
+        on("GET", "/livez", routes.livez, OPEN),
+        on("GET", "/readyz", routes.readyz, OPEN),
+        on("GET", "/healthz", routes.readyz, OPEN),
+        on("GET", "/metrics", routes.get_metrics, READ),
+        on("GET", "/openapi.json", routes.get_openapi, OPEN),
+        on("GET", "/docs", routes.get_docs, OPEN),
+        on("GET", "/", routes.discover, OPEN),
     ]
+    it.scopes = {(verb, one.path): one.scope or ADMIN for one in table for verb in one.verbs}
     return http.application(table, observe=it.metrics.http, lifespan=it.live)

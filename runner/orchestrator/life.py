@@ -13,12 +13,13 @@ from typing import Any
 
 import redis
 
-from runner import connection, openapi, wire
+from runner import connection, openapi, security, wire
 from runner.broker import Producer
 from runner.errors import ManifestInvalid, RunnerError, StoreUnavailable
 from runner.http import Lifetime
 from runner.manifest import Manifest, from_document
 from runner.metrics import Metrics
+from runner.orchestrator import gate
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.dispatch import Dispatcher, wanted
 from runner.orchestrator.jobs import Job
@@ -40,7 +41,9 @@ STORE_PATIENCE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where an orchestrator lives, how long a caller may wait (s), and whom LinTO's calls reach."""
+    """Where an orchestrator lives, how long a caller may wait (s), whom LinTO's calls reach, and
+    who is asked for a key.
+    """
 
     database_url: str
     broker_url: str
@@ -48,14 +51,17 @@ class Home:
     max_wait: float
     policy: Policy = field(default_factory=Policy)
     wire_secret: str | None = field(default=None, repr=False)
+    stance: str = gate.ON
 
     @classmethod
     def of(cls, settings: Settings, defaults: Mapping[str, str]) -> Home:
         """Return what the settings say; `defaults` names the default service of each type."""
         policy = Policy(settings.resolve_policy, defaults, settings.language)
+        stance = gate.stance(settings.auth, settings.host)
+        gate.warn(stance, settings.host)
         return cls(
             settings.database_url, settings.broker_url, settings.namespace, settings.max_wait,
-            policy, settings.wire_secret,
+            policy, settings.wire_secret, stance,
         )  # fmt: skip
 
 
@@ -66,6 +72,7 @@ class Orchestrator:
         self.home = home
         self.metrics = Metrics()
         self.version = metadata.version("nlp-runner")
+        self.scopes: dict[tuple[str, str], str] = {}
         self._openapi: tuple[int, dict[str, Any]] = (-1, {})
 
     @contextlib.asynccontextmanager
@@ -74,6 +81,7 @@ class Orchestrator:
         home = self.home
         self.lifetime = lifetime
         self.store = Store(home.database_url)
+        self.gate = gate.Gate(self.store.keys, home.stance)
         try:
             await _patiently(self.store.open, STORE_PATIENCE)
         except StoreUnavailable as error:
@@ -107,7 +115,10 @@ class Orchestrator:
         """Return the OpenAPI document of what is alive; composed anew when that changes."""
         if self._openapi[0] != self.catalog.version:
             services = [(entry.manifest, entry.available) for entry in self.catalog.entries()]
-            self._openapi = (self.catalog.version, openapi.of_platform(services, self.version))
+            document = openapi.of_platform(services, self.version)
+            if self.home.stance == gate.ON:
+                document = security.secured(document, self.scopes)
+            self._openapi = (self.catalog.version, document)
         return self._openapi[1]
 
     async def manifest(self, digest: str) -> Manifest | None:

@@ -1,4 +1,4 @@
-"""The calls of LinTO's clients, translated to jobs: `/nlp`, `/job`, `/results`, `/revoke` …"""
+"""The calls of LinTO's clients, translated to jobs."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from runner.manifest import Manifest
 from runner.orchestrator import routes
 from runner.orchestrator.admission import Asked
 from runner.orchestrator.composite import ask
+from runner.orchestrator.gate import caller_of
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.life import Orchestrator
 from runner.orchestrator.resolution import choose
@@ -67,7 +68,9 @@ async def create_job(it: Orchestrator, request: Request) -> Response:
     if problems:
         raise InputInvalid(summary(problems, "the request"), problems=problems)
     note = {"disabled": sorted(choices.keys() - wanted.keys()), "warnings": warnings}
-    job = await it.dispatcher.admission.submit_parts(parts, {"linto": note})
+    job = await it.dispatcher.admission.submit_parts(
+        parts, {"linto": note}, owner=caller_of(request).owner
+    )
     headers = {"location": f"/job/{job.id}"}
     if "text/plain" in request.headers.get("accept", ""):
         return PlainTextResponse(job.id, 201, headers)
@@ -77,11 +80,7 @@ async def create_job(it: Orchestrator, request: Request) -> Response:
 
 async def get_job(it: Orchestrator, request: Request) -> Response:
     """Tell where a job stands, with a step for each service: `GET /job/{id}`."""
-    job_id = request.path_params["id"]
-    try:
-        job = await it.dispatcher.following.job(job_id)
-    except JobUnknown as error:
-        return json_response({"state": "failed", "reason": error.detail}, 404)
+    job = await it.dispatcher.following.job(request.path_params["id"])
     parts = await _parts(it, job)
     note = await _note(it, job)
     steps = {str(part.part): await _step(it, part) for part in parts}
@@ -98,6 +97,11 @@ async def get_job(it: Orchestrator, request: Request) -> Response:
         return json_response({**answer, "state": "done", "result_id": job.id, **failed}, 201)
     answer["reason"] = (job.error or {}).get("detail", job.reason)
     return json_response(answer, 409 if job.status == "canceled" else 500)
+
+
+def unknown(error: JobUnknown) -> Response:
+    """Say that there is no such job, in LinTO's form."""
+    return json_response({"state": "failed", "reason": error.detail}, 404)
 
 
 async def get_results(it: Orchestrator, request: Request) -> Response:

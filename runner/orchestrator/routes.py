@@ -17,6 +17,7 @@ from runner.http import document_response, json_response
 from runner.orchestrator.admission import Asked
 from runner.orchestrator.composite import accept_parts
 from runner.orchestrator.following import told
+from runner.orchestrator.gate import caller_of
 from runner.orchestrator.jobs import OPEN, TERMINAL, Job
 from runner.orchestrator.life import Orchestrator
 from runner.orchestrator.parameters import (
@@ -52,7 +53,9 @@ async def submit_job(it: Orchestrator, request: Request) -> Response:
         inputs = await asyncio.to_thread(manifest.accept, value)
     else:
         inputs = manifest.accept(value)
-    job = await it.dispatcher.admission.submit(Asked(manifest, inputs, size))
+    job = await it.dispatcher.admission.submit(
+        Asked(manifest, inputs, size), owner=caller_of(request).owner
+    )
     return await _accepted(it, request, job, preferred)
 
 
@@ -61,7 +64,7 @@ async def submit_parts(it: Orchestrator, request: Request) -> Response:
     preferred = preferred_wait(request, it.home.max_wait)
     value = await http.read_json(request, it.catalog.largest_body())
     parts = await asyncio.to_thread(accept_parts, it.catalog, value)
-    job = await it.dispatcher.admission.submit_parts(parts, {})
+    job = await it.dispatcher.admission.submit_parts(parts, {}, owner=caller_of(request).owner)
     return await _accepted(it, request, job, preferred)
 
 
@@ -152,6 +155,7 @@ async def list_jobs(it: Orchestrator, request: Request) -> Response:
         before=cursor_of(query.get("cursor")),
         status=status,
         service=query.get("service") or None,
+        owner=caller_of(request).listing(query.get("owner")),
     )
     page = jobs[:limit]
     cursor = cursor_after(page[-1]) if len(jobs) > limit else None

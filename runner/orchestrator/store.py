@@ -13,6 +13,7 @@ from runner.orchestrator import changes, queries
 from runner.orchestrator.changes import Change
 from runner.orchestrator.database import Database
 from runner.orchestrator.jobs import CancelRequested, Job, backoff_delay
+from runner.orchestrator.keyring import Keyring
 from runner.orchestrator.queries import Backlog, Transition
 from runner.orchestrator.tables import migrate
 
@@ -38,6 +39,7 @@ class Store:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._database = Database(url)
+        self.keys = Keyring(self._database)
         self._now = now
         self._backoff = partial(backoff_delay, random=chance)
 

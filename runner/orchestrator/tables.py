@@ -93,6 +93,22 @@ class ManifestRow(peewee.Model):
         table_name = "manifest"
 
 
+class ApiKeyRow(peewee.Model):
+    """One key of the HTTP API; its fields are those of `keys.Key`, its scopes in one text."""
+
+    id = peewee.TextField(primary_key=True)
+    hash = peewee.TextField()
+    owner = peewee.TextField()
+    scopes = peewee.TextField()
+    created_at = peewee.DoubleField()
+    expires_at = peewee.DoubleField(null=True)
+    revoked_at = peewee.DoubleField(null=True)
+    note = peewee.TextField()
+
+    class Meta:
+        table_name = "api_key"
+
+
 class SchemaVersionRow(peewee.Model):
     """One applied migration; the highest version is that of the database."""
 
@@ -104,7 +120,7 @@ class SchemaVersionRow(peewee.Model):
         table_name = "schema_version"
 
 
-MODELS = (JobRow, PayloadRow, TransitionRow, ManifestRow, SchemaVersionRow)
+MODELS = (JobRow, PayloadRow, TransitionRow, ManifestRow, ApiKeyRow, SchemaVersionRow)
 
 
 @dataclass(frozen=True, slots=True)

@@ -299,7 +299,7 @@ def test_language_is_looked_up(stage: Stage) -> None:
 def test_a_large_body_is_refused_unread(stage: Stage) -> None:
     """A body that is declared too large is refused after its head, before a byte of it is sent."""
     head = (
-        b"POST /v1/services/echo/jobs HTTP/1.1\r\nHost: here\r\n"
+        b"POST /v1/services/echo/jobs HTTP/1.1\r\nHost: localhost\r\n"
         b"Content-Type: application/json\r\nContent-Length: 50000000\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", stage.port), timeout=10) as connection:

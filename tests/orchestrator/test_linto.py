@@ -118,7 +118,7 @@ def test_k1_a_wrong_form_is_refused(stage: Stage) -> None:
 
 
 def test_k2_a_job_goes_from_pending_to_done_with_true_progress(stage: Stage) -> None:
-    """States, status codes and steps are LinTO's, in lower case, and progress is between 0 and 1."""
+    """States, status codes and steps are LinTO's; progress is true and between 0 and 1."""
     nlp_config = config(serviceName="tags", methodConfig={"pause": 0.4})
     job_id = start(stage, nlp_config, [DOCUMENT] * 5)["jobid"]
     seen: list[tuple[int, str, float]] = []
@@ -265,7 +265,7 @@ def test_a_named_service_answers(stage: Stage, name: str) -> None:
 
 
 def test_any_chooses_another_and_says_so(stage: Stage) -> None:
-    """Under ANY a name that is not alive does not fail the request; a warning tells who answered."""
+    """Under ANY a name that is not alive fails nothing; a warning tells who answered."""
     answer = start(stage, config(serviceName="gone"))
     assert "gone" in answer["warnings"][0]
     assert ended(stage, answer["jobid"]).status_code == 201

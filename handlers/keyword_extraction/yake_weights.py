@@ -1,24 +1,23 @@
-"""Finds the words and phrases that say what a document is about."""
+"""Weighs words and phrases by YAKE: their case, position, frequency and company.
+
+Source: Campos et al., "YAKE! Keyword extraction from single documents", Information Sciences 509
+(2020); the engine is the authors' package.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from math import inf, prod
-from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from yake import KeywordExtractor
 from yake.data import ComposedWord, DataCore
 from yake.data.utils import tokenize_sentences
 
-from runner import Context, Service
-from runner.language import ANY, detect
+from runner import Context
 
 T = TypeVar("T")
-
-LANGUAGES = ("en", "fr")
 
 BLOCK = 10_000
 """Characters read between two checkpoints: about a fifth of a second."""
@@ -26,79 +25,32 @@ BLOCK = 10_000
 # The French words that lose their last vowel before another: `l'` and `qu'` are no part of what
 # follows them. Hiding `l'Europe` from `Europe` costs 2 to 5 points of F1 on French news.
 ELISION = re.compile(r"\b([cdjlmnst]|qu|jusqu|lorsqu|puisqu|quoiqu)['’](?=\w)", re.IGNORECASE)
-ELIDED = frozenset({"qu’", "jusqu’", "lorsqu’", "puisqu’", "quoiqu’"})
-
-# Forms of auxiliaries and connectives that yake's French list lacks: in debates and interviews they
-# rank as high as the subject.
-FRENCH_FUNCTION_WORDS = """
-ait aient avons avez avions aviez aurai auras aurons aurez aurais aurait aurions auriez auraient
-sommes êtes étions étiez serai seras serons serez serais serait serions seriez seraient sois soit
-soyons soyez soient furent faites faire faisait ferait fera faut faudra faudrait fallait pouvez
-pouvait pourra pourrait pourraient pouvoir dois devait devrait devraient devoir veut veux voulez
-veulent voulait voudrait vouloir sais sait savez savent savoir dit dites disent disait aller allez
-allait voir vois voit alors déjà également enfin ensuite lors maintenant notamment parce parfois
-peut-être presque puis seulement souvent tandis est-ce est-il est-elle a-t-il a-t-elle dit-il
-dit-elle c'est-à-dire oui
-"""
 
 LONGEST_WORD = 50
 """Characters; what is longer is a key, a hash or a line of dashes that lost its spaces."""
 
 
-class Keywords(Service):
-    """Ranks the words and phrases of each document by the statistics of that document alone."""
+def yake(
+    ctx: Context, document: str, language: str, stop_words: Collection[str], longest: int
+) -> list[tuple[str, float]]:
+    """Return every keyword of at most `longest` words with its score in (0, 1], best first.
 
-    def __init__(self, config: SimpleNamespace) -> None:
-        super().__init__(config)
-        self.stopwords = {
-            language: frozenset(KeywordExtractor(lan=language).stopword_set)
-            for language in LANGUAGES
-        }
-        self.stopwords["fr"] |= ELIDED.union(FRENCH_FUNCTION_WORDS.split())
-        self.methods: dict[str, Callable[..., list[tuple[str, float]]]] = {"yake": self.yake}
-
-    def __call__(
-        self,
-        ctx: Context,
-        documents: list[str],
-        language: str,
-        top_n: int,
-        max_words: int,
-        method: str,
-    ) -> dict[str, Any]:
-        """Return the best `top_n` keywords of each document, the best one first."""
-        rank = self.methods[method]
-        answers = []
-        with ctx.step("extract") as step:
-            for document in step.track(documents):
-                spoken = detect(document, LANGUAGES) if language == ANY else language
-                ranked = rank(ctx, document, spoken, max_words)[:top_n]
-                keywords = [{"text": text, "score": score} for text, score in ranked]
-                answers.append({"language": spoken, "keywords": keywords})
-        return {"documents": answers}
-
-    def yake(
-        self, ctx: Context, document: str, language: str, max_words: int
-    ) -> list[tuple[str, float]]:
-        """Return every keyword with its score, by YAKE: case, position, frequency and company.
-
-        Of the forms that differ in case or in a final `s`, the best one stays. Source: Campos et
-        al., "YAKE! Keyword extraction from single documents", Information Sciences 509 (2020).
-        """
-        text = spell(document, language)
-        words = Words(checked(ctx, blocks(text)), self.stopwords[language], max_words)
-        ctx.check()
-        words.build_single_terms_features()
-        weighed = []
-        for candidate in checked(ctx, words.candidates.values()):
-            if candidate.is_valid() and len(max(candidate.kw.split(), key=len)) <= LONGEST_WORD:
-                weighed.append((weigh(candidate), candidate))
-        weighed.sort(key=lambda pair: pair[0])
-        best: dict[tuple[str, ...], tuple[str, float]] = {}
-        for weight, candidate in weighed:
-            forms = tuple(term.unique_term for term in candidate.terms)
-            best.setdefault(forms, (candidate.kw.replace("’ ", "'"), score(weight)))
-        return list(best.values())
+    Of the forms that differ in case or in a final `s`, the best one stays.
+    """
+    text = spell(document, language)
+    words = Words(checked(ctx, blocks(text)), frozenset(stop_words), longest)
+    ctx.check()
+    words.build_single_terms_features()
+    weighed = []
+    for candidate in checked(ctx, words.candidates.values()):
+        if candidate.is_valid() and len(max(candidate.kw.split(), key=len)) <= LONGEST_WORD:
+            weighed.append((weigh(candidate), candidate))
+    weighed.sort(key=lambda pair: pair[0])
+    best: dict[tuple[str, ...], tuple[str, float]] = {}
+    for weight, candidate in weighed:
+        forms = tuple(term.unique_term for term in candidate.terms)
+        best.setdefault(forms, (candidate.kw.replace("’ ", "'"), score(weight)))
+    return list(best.values())
 
 
 class Words(DataCore):
