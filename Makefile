@@ -34,7 +34,7 @@ format: $(VENV)/tested  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/tested  ## Measure the HTTP door and the whole job, as ratios to a floor
+bench: $(VENV)/tested  ## Measure the HTTP door, the whole job, and 10,000 jobs at once
 	$(BIN)/python -m bench.http_door
 	$(BIN)/python -m bench.whole_job
 	$(BIN)/python -m bench.burst

@@ -11,6 +11,8 @@ import pytest
 from proxy import Proxy
 from stage import Stage
 
+from runner.wire import LEASE
+
 until_ = Callable[..., Any]
 
 
@@ -61,8 +63,17 @@ def test_a_message_lost_on_its_way_to_a_worker_is_sent_again(stage: Stage, proxy
     stage.check(whole=True)
 
 
-@pytest.mark.parametrize("reset", [True, False], ids=["reset", "silence"])
-def test_a_cut_wire_costs_time_and_no_job(stage: Stage, proxy: Proxy, reset: bool) -> None:
+@pytest.mark.parametrize(
+    ("reset", "seconds"),
+    [
+        pytest.param(True, 8, id="reset"),
+        pytest.param(False, 8, id="silence"),
+        pytest.param(False, 2 * LEASE + 5, id="longer-than-leases", marks=pytest.mark.slow),
+    ],
+)
+def test_a_cut_wire_costs_time_and_no_job(
+    stage: Stage, proxy: Proxy, reset: bool, seconds: int
+) -> None:
     """While Redis cannot be reached jobs are accepted at once; afterwards all of them end."""
     stage.orchestrator(SERVICES_BROKER=proxy.url)
     stage.worker("slow", SERVICES_BROKER=proxy.url)
@@ -73,13 +84,13 @@ def test_a_cut_wire_costs_time_and_no_job(stage: Stage, proxy: Proxy, reset: boo
     if reset:
         proxy.hang_up()
     began = time.monotonic()
-    for _ in range(8):
+    for _ in range(seconds):
         asked = time.monotonic()
         jobs.append(stage.submit("slow", {"seconds": 0.1})["id"])
         assert stage.http.get("/livez").status_code == 200
         assert time.monotonic() - asked < 1.5
         threading.Event().wait(1)
-    assert time.monotonic() - began > 8
+    assert time.monotonic() - began > seconds
     proxy.heal()
     all_end(stage, jobs)
     assert all(part.process.poll() is None for part in stage.parts)
