@@ -43,10 +43,9 @@ from runner.settings import Settings, linto_defaults
 
 log = logging.getLogger(__name__)
 
-LISTEN = ("HOST", "PORT", "SHUTDOWN_GRACE")
 LINTO = ("SERVICE_NAME", "MODEL_INFO", "QUEUE_NAME", "LANGUAGE")
 CALLING = ("ORCHESTRATOR_URL", "API_KEY")
-LOGGING = ("LOG_LEVEL", "LOG_FORMAT")
+LISTEN, LOGGING = ("HOST", "PORT", "SHUTDOWN_GRACE"), ("LOG_LEVEL", "LOG_FORMAT")
 BROKER = ("SERVICES_BROKER", "BROKER_PASS", "WIRE_SECRET", "NAMESPACE")
 
 
@@ -121,7 +120,8 @@ def http_app(
 
 
 @cli.command()
-@flags(*LISTEN, "AUTH", "DATABASE_URL", *BROKER, "MAX_WAIT", "RESOLVE_POLICY", "LANGUAGE", *LOGGING)
+@flags(*LISTEN, "AUTH", "DATABASE_URL", *BROKER, "MAX_WAIT", "RESOLVE_POLICY", "LANGUAGE",
+       "WEBHOOK_SECRET", "WEBHOOK_ALLOW", *LOGGING)  # fmt: skip
 @until_eof
 def orchestrator(**flags_given: str | None) -> None:
     """Find the living services, take jobs for them, and answer for every job."""

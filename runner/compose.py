@@ -98,6 +98,8 @@ REDIS = """\
       NAMESPACE: ${{NAMESPACE:-nlp}}
       AUTH: ${{AUTH:-off}}
       RESOLVE_POLICY: ${{RESOLVE_POLICY:-any}}
+      WEBHOOK_SECRET: ${{WEBHOOK_SECRET:-}}
+      WEBHOOK_ALLOW: ${{WEBHOOK_ALLOW:-}}
       LOG_LEVEL: ${{LOG_LEVEL:-info}}
       LOG_FORMAT: ${{LOG_FORMAT:-json}}
 """

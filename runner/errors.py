@@ -112,6 +112,10 @@ class JobUnknown(RunnerError):
     code, status, title = "job_unknown", 404, "No such job"
 
 
+class WebhookUnknown(RunnerError):
+    code, status, title = "webhook_unknown", 404, "No such webhook of this job"
+
+
 class MethodNotAllowed(RunnerError):
     code, status, title = "method_not_allowed", 405, "This address does not answer that method"
 
@@ -126,6 +130,10 @@ class UnsupportedMediaType(RunnerError):
 
 class InputInvalid(RunnerError):
     code, status, title = "input_invalid", 422, "The input does not match the service's schema"
+
+
+class WebhookRefused(RunnerError):
+    code, status, title = "webhook_refused", 422, "The webhook that was asked for is not sent"
 
 
 class InputRejected(RunnerError):

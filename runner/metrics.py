@@ -74,6 +74,10 @@ class Metrics:
         self._step_seconds = self._seconds(
             "nlp_step_seconds", "Time a step took.", "service", "step"
         )
+        self._webhooks = Counter(
+            "nlp_webhook_deliveries", "Tries to deliver a webhook.", ("outcome",),
+            registry=self._registry,
+        )  # fmt: skip
         self._http_seconds = self._seconds(
             "http_request_duration_seconds", "Time to answer a request.",
             "method", "route", "status",
@@ -115,6 +119,10 @@ class Metrics:
         self._of(self._queue_seconds, service).observe(max(0.0, queue_seconds))
         if run_seconds is not None:
             self._of(self._run_seconds, service).observe(max(0.0, run_seconds))
+
+    def webhook(self, outcome: str) -> None:
+        """Count a try to deliver a webhook: `delivered`, `retried` or `failed`."""
+        self._of(self._webhooks, outcome).inc()
 
     def loaded(self, service: str, seconds: float) -> None:
         """Say how long this process took to load its handler."""

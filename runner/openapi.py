@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner import errors
+from runner import errors, webhook_paths
 from runner.components import (
     CREATE_JOB,
     JOB,
@@ -111,11 +111,13 @@ def of_platform(services: Services, version: str) -> JSON:
         "paths": {
             **paths,
             **service_paths(),
-            **job_paths(),
+            **job_paths(webhook_paths.OPTIONS),
+            **webhook_paths.webhook_paths(),
             **linto_paths(),
             "/healthz": health("healthz", "The same as /readyz"),
             **operations(),
         },
+        "webhooks": webhook_paths.webhooks(),
         "components": {"schemas": schemas},
     }
 
@@ -231,7 +233,7 @@ def _create_job(manifest: Manifest, available: bool) -> JSON:
         "x-manifest-digest": manifest.digest,
         "x-service-version": manifest.version,
         "x-available": available,
-        "parameters": [PREFER],
+        "parameters": [PREFER, *webhook_paths.OPTIONS],
         "requestBody": _request_body(manifest),
         "responses": {
             "200": {
@@ -251,6 +253,7 @@ def _create_job(manifest: Manifest, available: bool) -> JSON:
                 errors.PayloadTooLarge,
                 errors.UnsupportedMediaType,
                 errors.InputInvalid,
+                errors.WebhookRefused,
                 errors.NoWorker,
                 errors.QueueFull,
                 errors.StoreUnavailable,

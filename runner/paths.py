@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from runner import errors
 from runner.components import (
     HEALTH,
@@ -89,8 +91,8 @@ def service_paths() -> JSON:
     }
 
 
-def job_paths() -> JSON:
-    """Return the orchestrator's paths about jobs."""
+def job_paths(options: Sequence[JSON] = ()) -> JSON:
+    """Return the orchestrator's paths about jobs; `options` are more of what a submit may say."""
     job_id = path_parameter("id", "The id of a job.")
     job = {
         "200": {
@@ -110,7 +112,7 @@ def job_paths() -> JSON:
     }
     return {
         "/v1/jobs": {
-            "post": _create_parts(),
+            "post": _create_parts(options),
             **get(
                 "listJobs",
                 "The jobs, newest first",
@@ -209,7 +211,7 @@ def job_paths() -> JSON:
     }
 
 
-def _create_parts() -> JSON:
+def _create_parts(options: Sequence[JSON]) -> JSON:
     example = {
         "parts": {
             "names": {"service": "ner", "input": {"documents": ["Ada lives in Paris."]}},
@@ -223,7 +225,7 @@ def _create_parts() -> JSON:
         "summary": "Ask several services at once: one job, its parts side by side",
         "description": "The parts run in parallel, each as a job of its own. The whole ends with "
         "the last of them; it has failed if one has, and its result holds what the others gave.",
-        "parameters": [PREFER],
+        "parameters": [PREFER, *options],
         "requestBody": {
             "required": True,
             "content": json_content(PARTS, {"two": {"summary": "Two services", "value": example}}),
@@ -241,6 +243,7 @@ def _create_parts() -> JSON:
                 errors.PayloadTooLarge,
                 errors.UnsupportedMediaType,
                 errors.InputInvalid,
+                errors.WebhookRefused,
                 errors.NoWorker,
                 errors.QueueFull,
                 errors.StoreUnavailable,

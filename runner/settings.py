@@ -12,9 +12,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 
-from runner import words
+from runner import signature, words
 from runner.errors import SettingInvalid
 from runner.language import ANY
+from runner.targets import Allowed
 
 ORIGINS = ("flag", "environment", ".env", ".envdefault", "manifest", "built-in")
 """Where a value can come from, the strongest first."""
@@ -82,6 +83,11 @@ TABLE: tuple[Setting, ...] = (
     Setting("RESOLVE_POLICY", words.choice("any", "default", "strict"), "any",
             "Which service POST /nlp takes when none is named: any, default (named by "
             "{TYPE}_DEFAULT) or strict (none)."),
+    Setting("WEBHOOK_SECRET", signature.secrets, None,
+            "Signs webhooks: whsec_ and base64; several while one replaces another. None: no "
+            "webhooks.", secret=True),
+    Setting("WEBHOOK_ALLOW", Allowed, None,
+            "Targets of webhooks beside https on the internet: n8n:5678 10.0.0.0/8 127.0.0.1:*."),
     Setting("LOG_LEVEL", words.choice("debug", "info", "warning", "error"), "info",
             "What is logged."),
     Setting("LOG_FORMAT", words.choice("console", "json"), "console", "Lines for people, or JSON."),

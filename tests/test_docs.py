@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import click
 import pytest
 
-from runner import errors
+from runner import errors, signature
 from runner.cli import cli
 from runner.manifest import manifest_schema
+from runner.orchestrator.webhooks import DELAYS
 from runner.testing import run
 
 ROOT = Path(__file__).parent.parent
@@ -118,6 +120,29 @@ def test_a_service_in_five_minutes(tmp_path: Path) -> None:
     for step in first:
         result = nlp_runner(*step, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
+
+
+def test_the_verification_shown_is_right() -> None:
+    """The lines of docs/webhooks.md take what we sign, and nothing else."""
+    names: dict[str, Any] = {}
+    exec(blocks(page("docs/webhooks.md"), "python")[0], names)
+    old, new = (f"whsec_{letter * 32}" for letter in "AB")
+    headers = signature.headers("x", b"{}", time.time(), signature.secrets(f"{new} {old}"))
+    assert names["verify"](old, headers, b"{}")
+    assert names["verify"](new, headers, b"{}")
+    assert not names["verify"](new, headers, b"{ }")
+    assert not names["verify"](f"whsec_{'C' * 32}", headers, b"{}")
+    late = signature.headers("x", b"{}", time.time() - 400, signature.secrets(old))
+    assert not names["verify"](old, late, b"{}")
+
+
+def test_the_plan_of_retries_is_the_one_documented() -> None:
+    """docs/webhooks.md tells the real seconds, minutes and hours between tries."""
+    units = {"s": 1, "min": 60, "h": 3600}
+    said = re.search(r"tried again (.*?)\nlater", page("docs/webhooks.md"))
+    assert said is not None
+    found = re.findall(r"(\d+) (s|min|h)\b", said[1])
+    assert [int(number) * units[unit] for number, unit in found] == list(DELAYS)
 
 
 def test_make_targets_exist() -> None:

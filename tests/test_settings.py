@@ -260,6 +260,19 @@ def test_any_password_reaches_redis(tmp_path: Path, password: str) -> None:
     assert (theirs.password, theirs.hostname, theirs.port) == (password, "redis.example", 6380)
 
 
+def test_a_secret_that_signs_is_never_shown(tmp_path: Path) -> None:
+    """Neither a good WEBHOOK_SECRET nor a broken one is printed, and one may stand in a file."""
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    (tmp_path / "secret").write_text(f"{secret}\n")
+    environ = {"WEBHOOK_SECRET_FILE": str(tmp_path / "secret"), "WEBHOOK_ALLOW": "n8n:5678,::1"}
+    settings = resolve(environ=environ, folder=tmp_path)
+    assert settings.shown("WEBHOOK_SECRET") == "********"
+    assert settings.shown("WEBHOOK_ALLOW") == "n8n:5678 ::1"
+    assert len(settings.webhook_secret) == 1
+    assert secret[:-2] not in fault(tmp_path, WEBHOOK_SECRET=f"{secret} {secret[:-2]}")
+    assert "is not a host or a network" in fault(tmp_path, WEBHOOK_ALLOW="https://n8n")
+
+
 def test_a_user_keeps_its_name(tmp_path: Path) -> None:
     """The password joins the user that the URL names."""
     environ = {"SERVICES_BROKER": "redis://nlp@[::1]:6379/0", "BROKER_PASS": "p"}

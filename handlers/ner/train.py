@@ -43,6 +43,8 @@ from handlers.ner.vectors import gather_vectors
 ATTRIBUTES = ["PREFIX", "SUFFIX", "SHAPE"]
 ROWS = [1000, 2500, 1000, 500, 200, 50, 200, 1500, 500, 5000, 10]
 DROPOUT = 0.35
+# Their full stop belongs to the name they end.
+ABBREVIATIONS = ("Inc.", "Corp.", "Ltd.", "Co.", "Bros.", "Jr.", "Sr.")
 LETTERS = "A-Za-zÀ-ÖØ-öø-ÿŒœ"
 
 
@@ -78,6 +80,8 @@ def blank(
         r"[/=<>()\[\]]",
     ]
     nlp.tokenizer.infix_finditer = compile_infix_regex(infixes).finditer
+    for word in ABBREVIATIONS:
+        nlp.tokenizer.add_special_case(word, [{"ORTH": word}])
     lexicon = nlp.add_pipe("nlp_runner_lexicon", name="lexicon")
     rows, table = gather_vectors()
     lexicon.fill(

@@ -10,6 +10,7 @@ from typing import Any
 from runner.errors import QueueFull
 from runner.manifest import Manifest
 from runner.orchestrator.catalog import Catalog
+from runner.orchestrator.deliveries import Webhook
 from runner.orchestrator.following import Following
 from runner.orchestrator.jobs import COMPOSITE, Job, new_id
 from runner.orchestrator.queries import Backlog
@@ -41,19 +42,22 @@ class Admission:
         self._begun, self._kept = Counter[str](), Counter[str]()
         self._counted: dict[str, int] = {}
 
-    async def submit(self, asked: Asked, *, owner: str = "", priority: int = 0) -> Job:
+    async def submit(
+        self, asked: Asked, *, owner: str = "", priority: int = 0, webhook: Webhook | None = None
+    ) -> Job:
         """Commit a job and return it; when this returns, the job will not be lost.
 
         Raises `QueueFull`, `StoreUnavailable`.
         """
         await self._make_room({asked.manifest.name: 1}, {asked.manifest.name: asked.manifest})
         job = self._job(asked, owner, priority)
-        await self._keep([(job, pack(asked.inputs))])
+        await self._keep([(job, pack(asked.inputs))], webhook)
         return job
 
     async def submit_parts(
-        self, parts: Mapping[str, Asked], note: Any, *, owner: str = "", priority: int = 0
-    ) -> Job:
+        self, parts: Mapping[str, Asked], note: Any, *, owner: str = "", priority: int = 0,
+        webhook: Webhook | None = None,
+    ) -> Job:  # fmt: skip
         """Commit a composite job with its parts, all or none, and return it.
 
         `note` is kept as its input, for whoever asked. Raises `QueueFull`, `StoreUnavailable`.
@@ -71,7 +75,8 @@ class Admission:
             (replace(self._job(asked, owner, priority), parent_id=whole.id, part=name), asked)
             for name, asked in parts.items()
         ]
-        await self._keep([(whole, pack(note)), *((job, pack(asked.inputs)) for job, asked in jobs)])
+        inputs = [(job, pack(asked.inputs)) for job, asked in jobs]
+        await self._keep([(whole, pack(note)), *inputs], webhook)
         return whole
 
     def kept(self) -> Counter[str]:
@@ -95,11 +100,11 @@ class Admission:
             queue_deadline_at=now + manifest.limits.queue_timeout, input_bytes=asked.size,
         )  # fmt: skip
 
-    async def _keep(self, jobs: list[tuple[Job, bytes]]) -> None:
+    async def _keep(self, jobs: list[tuple[Job, bytes]], webhook: Webhook | None = None) -> None:
         names = [job.service for job, _ in jobs if not job.composite]
         self._begun.update(names)
         try:
-            await self._store.submit(*jobs)
+            await self._store.submit(*jobs, webhook=webhook)
         except BaseException:
             self._begun.subtract(names)
             raise

@@ -7,7 +7,7 @@ from functools import partial
 from starlette.applications import Starlette
 
 from runner import http
-from runner.orchestrator import linto, routes
+from runner.orchestrator import linto, redelivery, routes
 from runner.orchestrator.doors import Door
 from runner.orchestrator.keys import ADMIN, CANCEL, OPEN, READ, SUBMIT
 from runner.orchestrator.life import Home, Orchestrator
@@ -24,6 +24,8 @@ def create(home: Home) -> Starlette:
         on("GET", "/v1/jobs/{id}/result", routes.get_result, READ),
         on("GET", "/v1/jobs/{id}/events", routes.get_events, READ),
         on("POST", "/v1/jobs/{id}/cancel", routes.cancel_job, CANCEL),
+        on("GET", "/v1/jobs/{id}/webhooks", redelivery.list_webhooks, READ),
+        on("POST", "/v1/jobs/{id}/webhooks/{delivery}/replay", redelivery.replay_webhook, SUBMIT),
         on("DELETE", "/v1/jobs/{id}", routes.delete_job, CANCEL),
         on("GET", "/v1/jobs", routes.list_jobs, READ),
         on("GET", "/v1/services", routes.list_services, READ),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from runner.events import Event
+from runner.orchestrator import deliveries
+from runner.orchestrator.deliveries import Webhook
 from runner.orchestrator.jobs import Backoff, CancelRequested, Job, advance, settle
 from runner.orchestrator.rows import (
     ALL,
@@ -51,8 +53,11 @@ CLAIM_SQLITE = CLAIM.format(lock="")
 CLAIM_POSTGRESQL = CLAIM.format(lock=" FOR UPDATE SKIP LOCKED")
 
 
-def submit(session: Session, *jobs: tuple[Job, bytes]) -> None:
-    """Keep new jobs with their inputs; a composite one comes before its parts."""
+def submit(session: Session, *jobs: tuple[Job, bytes], webhook: Webhook | None = None) -> None:
+    """Keep new jobs with their inputs; a composite one comes before its parts.
+
+    `webhook` is that of the first job.
+    """
     session.together(
         *(
             statement
@@ -62,7 +67,8 @@ def submit(session: Session, *jobs: tuple[Job, bytes]) -> None:
                 (INSERT_PAYLOAD.format(row="(?, ?, ?)"), (job.id, "input", body)),
                 (INSERT_TRANSITION.format(row="(?, ?, ?, ?, ?, ?, ?)"), _history(job, job.owner)),
             )
-        )
+        ),
+        *deliveries.keep(jobs[0][0].id, webhook),
     )
 
 
@@ -111,6 +117,7 @@ def ingest(session: Session, batch: Sequence[Change], now: float, backoff: Backo
     changed: dict[str, Job] = {}
     history: list[tuple[Any, ...]] = []
     outputs: list[tuple[str, str, bytes]] = []
+    steps: list[Job] = []
     for job_id, event, output in batch:
         before = jobs.get(job_id)
         if before is None:
@@ -119,10 +126,11 @@ def ingest(session: Session, batch: Sequence[Change], now: float, backoff: Backo
         if after is before:
             continue
         jobs[job_id] = changed[job_id] = after
+        steps.append(after)
         history.append(_history(after, before.worker or after.worker or ""))
         if after.status == "succeeded" and output is not None:
             outputs.append((job_id, "output", output))
-    _update(session, changed.values())
+    _update(session, changed.values(), steps)
     _remember(session, history)
     session.many(_rows_of(session, INSERT_PAYLOAD, 3), outputs)
     return [*changed.values(), *_settle(session, changed.values(), now)]
@@ -194,7 +202,9 @@ def _lock(session: Session, ids: Iterable[str]) -> list[Job]:
     return jobs_of(session.rows(LOCK_SQLITE, json.dumps(list(ids))))
 
 
-def _update(session: Session, jobs: Iterable[Job]) -> None:
+def _update(session: Session, jobs: Collection[Job], steps: Sequence[Job] = ()) -> None:
+    """Keep jobs as they stand now, and owe the webhooks of all `steps` that led there."""
+    deliveries.enqueue(session, steps or jobs)
     sql = UPDATE_POSTGRESQL if session.postgresql else UPDATE_SQLITE
     session.many(sql, [(*row_of(job, MOVING), job.id) for job in jobs], UPDATE_TEMPLATE)
 

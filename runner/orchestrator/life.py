@@ -15,20 +15,24 @@ import redis
 
 from runner import connection, openapi, security, wire
 from runner.broker import Producer
+from runner.egress import Egress
 from runner.errors import ManifestInvalid, RunnerError, StoreUnavailable
 from runner.http import Lifetime
 from runner.manifest import Manifest, from_document
 from runner.metrics import Metrics
 from runner.orchestrator import gate
+from runner.orchestrator.callback import Outgoing
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.dispatch import Dispatcher, wanted
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.repair import Repair
 from runner.orchestrator.resolution import Policy
 from runner.orchestrator.store import Store
+from runner.orchestrator.webhooks import Deliverer
 from runner.registry import Registry
 from runner.seal import Seal
 from runner.settings import Settings
+from runner.targets import Allowed
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ class Home:
     policy: Policy = field(default_factory=Policy)
     wire_secret: str | None = field(default=None, repr=False)
     stance: str = gate.ON
+    outgoing: Outgoing = field(default_factory=Outgoing)
 
     @classmethod
     def of(cls, settings: Settings, defaults: Mapping[str, str]) -> Home:
@@ -62,6 +67,7 @@ class Home:
         return cls(
             settings.database_url, settings.broker_url, settings.namespace, settings.max_wait,
             policy, settings.wire_secret, stance,
+            outgoing=Outgoing(settings.webhook_secret or (), settings.webhook_allow or Allowed()),
         )  # fmt: skip
 
 
@@ -97,10 +103,14 @@ class Orchestrator:
         self.dispatcher = Dispatcher(
             self.store, self.wire, producer, self.catalog, on_finished=self._count
         )
+        self.deliverer = Deliverer(
+            self.store.deliveries, Egress(home.outgoing.allowed), home.outgoing.keys,
+            agent=f"nlp-runner/{self.version}", count=self.metrics.webhook,
+        )  # fmt: skip
         await self._remember_services()
         self.metrics.collect(self._samples)
         work = (self.dispatcher.run(), Repair(self.dispatcher).run(), self._keep_catalog(),
-                self._listen(), self._measure())  # fmt: skip
+                self._listen(), self._measure(), self.deliverer.run())  # fmt: skip
         running = [asyncio.create_task(task) for task in work]
         for task in running:
             task.add_done_callback(self._ended)
@@ -138,6 +148,7 @@ class Orchestrator:
             self.lifetime.fail(RunnerError("A part of the orchestrator ended; see the log."))
 
     def _count(self, job: Job) -> None:
+        self.deliverer.poke()
         self.metrics.finished(
             service=job.service,
             version=job.service_version,

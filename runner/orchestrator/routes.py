@@ -14,6 +14,7 @@ from starlette.responses import Response
 from runner import http, payload
 from runner.errors import BadRequest, JobFailed, ResultGone, ResultNotReady, StoreUnavailable
 from runner.http import document_response, json_response
+from runner.orchestrator import callback
 from runner.orchestrator.admission import Asked
 from runner.orchestrator.composite import accept_parts
 from runner.orchestrator.following import told
@@ -46,6 +47,7 @@ async def submit_job(it: Orchestrator, request: Request) -> Response:
     """Validate, commit, answer: 202 at once, or the finished job if the caller prefers to wait."""
     manifest = it.catalog.serving(request.path_params["name"])
     preferred = preferred_wait(request, it.home.max_wait)
+    webhook = callback.asked(request, it.home.outgoing)
     value = await http.read_json(request, manifest.limits.max_body)
     declared = request.headers.get("content-length")
     size = int(declared or 0)
@@ -54,7 +56,7 @@ async def submit_job(it: Orchestrator, request: Request) -> Response:
     else:
         inputs = manifest.accept(value)
     job = await it.dispatcher.admission.submit(
-        Asked(manifest, inputs, size), owner=caller_of(request).owner
+        Asked(manifest, inputs, size), owner=caller_of(request).owner, webhook=webhook
     )
     return await _accepted(it, request, job, preferred)
 
@@ -62,9 +64,11 @@ async def submit_job(it: Orchestrator, request: Request) -> Response:
 async def submit_parts(it: Orchestrator, request: Request) -> Response:
     """Validate all parts, commit them as one job, answer as for a single one."""
     preferred = preferred_wait(request, it.home.max_wait)
+    webhook = callback.asked(request, it.home.outgoing)
     value = await http.read_json(request, it.catalog.largest_body())
     parts = await asyncio.to_thread(accept_parts, it.catalog, value)
-    job = await it.dispatcher.admission.submit_parts(parts, {}, owner=caller_of(request).owner)
+    owner = caller_of(request).owner
+    job = await it.dispatcher.admission.submit_parts(parts, {}, owner=owner, webhook=webhook)
     return await _accepted(it, request, job, preferred)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from runner.orchestrator import changes, queries
 from runner.orchestrator.changes import Change
 from runner.orchestrator.database import Database
+from runner.orchestrator.deliveries import Deliveries, Webhook
 from runner.orchestrator.jobs import CancelRequested, Job, backoff_delay
 from runner.orchestrator.keyring import Keyring
 from runner.orchestrator.queries import Backlog, Transition
@@ -40,6 +41,7 @@ class Store:
     ) -> None:
         self._database = Database(url)
         self.keys = Keyring(self._database)
+        self.deliveries = Deliveries(self._database)
         self._now = now
         self._backoff = partial(backoff_delay, random=chance)
 
@@ -70,9 +72,12 @@ class Store:
 
     # --- one job ---------------------------------------------------------------------------------
 
-    async def submit(self, *jobs: tuple[Job, bytes]) -> None:
-        """Keep new jobs with their inputs, all or none; a composite one before its parts."""
-        await self._database.write(lambda session: changes.submit(session, *jobs))
+    async def submit(self, *jobs: tuple[Job, bytes], webhook: Webhook | None = None) -> None:
+        """Keep new jobs with their inputs, all or none; a composite one before its parts.
+
+        `webhook` is that of the first job.
+        """
+        await self._database.write(lambda session: changes.submit(session, *jobs, webhook=webhook))
 
     async def get(self, job_id: str) -> Job | None:
         """Return the job, or None where there is none."""

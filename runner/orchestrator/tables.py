@@ -109,6 +109,39 @@ class ApiKeyRow(peewee.Model):
         table_name = "api_key"
 
 
+class WebhookRow(peewee.Model):
+    """Whom a job tells of which events."""
+
+    job_id = peewee.TextField(primary_key=True)
+    url = peewee.TextField()
+    events = peewee.TextField()
+    traceparent = peewee.TextField(null=True)
+
+    class Meta:
+        table_name = "webhook"
+
+
+class WebhookDeliveryRow(peewee.Model):
+    """One message to somebody outside; its fields are those of `deliveries.Delivery`."""
+
+    id = peewee.TextField(primary_key=True)
+    job_id = peewee.TextField()
+    event = peewee.TextField()
+    url = peewee.TextField()
+    target = peewee.TextField()
+    traceparent = peewee.TextField(null=True)
+    body = peewee.TextField()
+    status = peewee.TextField()
+    attempts = peewee.IntegerField()
+    failures = peewee.IntegerField()
+    log = peewee.TextField()
+    created_at = peewee.DoubleField()
+    due_at = peewee.DoubleField(null=True)
+
+    class Meta:
+        table_name = "webhook_delivery"
+
+
 class SchemaVersionRow(peewee.Model):
     """One applied migration; the highest version is that of the database."""
 
@@ -120,7 +153,16 @@ class SchemaVersionRow(peewee.Model):
         table_name = "schema_version"
 
 
-MODELS = (JobRow, PayloadRow, TransitionRow, ManifestRow, ApiKeyRow, SchemaVersionRow)
+MODELS = (
+    JobRow,
+    PayloadRow,
+    TransitionRow,
+    ManifestRow,
+    ApiKeyRow,
+    WebhookRow,
+    WebhookDeliveryRow,
+    SchemaVersionRow,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +198,8 @@ def migrate(session: Session, now: float) -> None:
         "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL PRIMARY KEY, "
         "name TEXT NOT NULL, applied_at DOUBLE PRECISION NOT NULL)"
     )
-    [(reached,)] = session.rows("SELECT COALESCE(MAX(version), 0) FROM schema_version")
-    known = migrations(session.engine)
+    applied = {version for (version,) in session.rows("SELECT version FROM schema_version")}
+    known, reached = migrations(session.engine), max(applied, default=0)
     if reached > known[-1].version:
         raise Unavailable(
             f"The database has schema version {reached}, and this release of nlp-runner knows "
@@ -165,7 +207,7 @@ def migrate(session: Session, now: float) -> None:
             f"another database."
         )
     for migration in known:
-        if migration.version > reached:
+        if migration.version not in applied:
             for statement in _statements(migration.script, session.engine):
                 session.run(statement)
             session.run(
