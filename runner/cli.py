@@ -120,8 +120,8 @@ def http_app(
 
 
 @cli.command()
-@flags(*LISTEN, "AUTH", "DATABASE_URL", *BROKER, "MAX_WAIT", "RESOLVE_POLICY", "LANGUAGE",
-       "WEBHOOK_SECRET", "WEBHOOK_ALLOW", *LOGGING)  # fmt: skip
+@flags(*LISTEN, "AUTH", "DATABASE_URL", *BROKER, "MAX_WAIT", "RETENTION", "RESOLVE_POLICY",
+       "LANGUAGE", "WEBHOOK_SECRET", "WEBHOOK_ALLOW", *LOGGING)  # fmt: skip
 @until_eof
 def orchestrator(**flags_given: str | None) -> None:
     """Find the living services, take jobs for them, and answer for every job."""

@@ -227,8 +227,12 @@ JOB: JSON = {
         "started_at": moment("When its present or last attempt started."),
         "finished_at": moment("When it ended."),
         "updated_at": moment("When it last changed."),
-        "expires_at": moment("When it will be erased."),
+        "expires_at": moment("When it will be erased; null keeps it."),
+        "deadline_at": moment("When it fails unless it has ended."),
         "cancel_requested_at": moment("When somebody asked for it to be canceled."),
+        "cancel": {"anyOf": [ref("Cancel"), {"type": "null"}]},
+        "reused_from": nullable("string", "The earlier job whose result answers this one."),
+        "retry_of": nullable("string", "The job whose input this one works on again."),
         "error": {"anyOf": [ref("Problem"), {"type": "null"}]},
         "links": {
             "type": "object",

@@ -176,6 +176,9 @@ class Context:
             f"The attempt ran {spent:.1f} s{where}; `limits.timeout` of the manifest allows "
             f"{self._timeout:g} s.",
             clock="timeout",
+            seconds=self._timeout,
+            set_by="manifest",
+            ran_seconds=round(spent, 1),
         )
 
     def _enter(self, name: str) -> str | None:

@@ -142,6 +142,14 @@ class InputRejected(RunnerError):
     code, status, title = "input_rejected", 422, "The service cannot work on this input"
 
 
+class IdempotencyMismatch(RunnerError):
+    code, status, title = "idempotency_mismatch", 422, "The key belongs to another request"
+
+
+class DeadlineUnreachable(RunnerError):
+    code, status, title = "deadline_unreachable", 422, "The job would not end before its deadline"
+
+
 # --- what a job can answer instead of a result ---------------------------------------------------
 
 
@@ -157,12 +165,24 @@ class JobFinished(RunnerError):
     code, status, title = "job_finished", 409, "The job has already finished"
 
 
+class RequestInFlight(RunnerError):
+    code, status, title = "request_in_flight", 409, "The first request of this key is not done yet"
+
+
+class JobUnfinished(RunnerError):
+    code, status, title = "job_unfinished", 409, "The job has not finished, so it cannot run again"
+
+
 class PartOfJob(RunnerError):
     code, status, title = "part_of_job", 409, "The job is a part of another one"
 
 
 class ResultGone(RunnerError):
     code, status, title = "result_gone", 410, "The result is no longer kept"
+
+
+class JobErased(RunnerError):
+    code, status, title = "job_erased", 410, "The job of this key has been erased"
 
 
 # --- what an execution can end with (`reason` of a failed job) -----------------------------------
@@ -173,11 +193,7 @@ class HandlerFailed(RunnerError):
 
 
 class OutputInvalid(RunnerError):
-    code, status, title = (
-        "output_invalid",
-        500,
-        "The handler broke the promise of its output schema",
-    )
+    code, status, title = "output_invalid", 500, "The handler broke its own output schema"
 
 
 class OutOfMemory(RunnerError):
@@ -216,6 +232,10 @@ class PartFailed(RunnerError):
 
 class Expired(RunnerError):
     code, status, title = "expired", 504, "The job waited longer than it may and never started"
+
+
+class DeadlineExceeded(RunnerError):
+    code, status, title = "deadline_exceeded", 504, "The job had not ended at its deadline"
 
 
 RETRYABLE = frozenset({TransientFailure.code, Interrupted.code, WorkerLost.code})
@@ -289,9 +309,8 @@ class Stopped(BaseException):
 def summary(problems: Sequence[Problem], what: str) -> str:
     """Say in one sentence what is wrong with a value, by its first problem."""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    first = replace(problems[0], pointer="").sentence
-    whole = what[0].upper() + what[1:]
-    where = f"`{problems[0].pointer}` of {what}" if problems[0].pointer else whole
+    first, place = replace(problems[0], pointer="").sentence, problems[0].pointer
+    where = f"`{place}` of {what}" if place else what[0].upper() + what[1:]
     return f"{where} {first}{more}."
 
 

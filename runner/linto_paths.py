@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runner import errors
 from runner.components import JSON, TEXT, answer, get, json_content, path_parameter, problems
+from runner.submit_paths import REFUSALS, TERMS
 
 TAG = {"name": "linto", "description": "The calls of LinTO's NLP platform, kept for its clients."}
 
@@ -129,22 +130,14 @@ def _create() -> JSON:
         "tags": [TAG["name"]],
         "summary": "Run one or several types of service on all documents",
         "description": "The types run side by side as parts of one job.",
+        "parameters": list(TERMS),
         "requestBody": {"required": True, "content": content},
         "responses": {
             "201": {
                 "description": "The job is kept. With `Accept: text/plain`, its bare id.",
                 "content": {**json_content(made), **TEXT},
             },
-            **problems(
-                errors.MalformedJson,
-                errors.BadRequest,
-                errors.PayloadTooLarge,
-                errors.UnsupportedMediaType,
-                errors.InputInvalid,
-                errors.NoWorker,
-                errors.QueueFull,
-                errors.StoreUnavailable,
-            ),
+            **problems(*REFUSALS),
         },
     }
 

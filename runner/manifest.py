@@ -36,6 +36,7 @@ class Limits:
     timeout: float = 600.0
     startup: float = 300.0
     queue_timeout: float = 86400.0
+    deadline: float | None = None
     concurrency: int = 1
     attempts: int = 3
     max_body: int = 10 * 10**6
@@ -69,6 +70,7 @@ class Manifest:
     output: dict[str, Any]
     steps: tuple[StepSpec, ...]
     limits: Limits
+    reuse: bool
     examples: tuple[Example, ...]
     document: dict[str, Any] = field(repr=False)
     digest: str = ""
@@ -259,6 +261,7 @@ def _build(document: dict[str, Any], path: Path | None) -> Manifest:
         output=document["output"],
         steps=tuple(_step(step) for step in document.get("steps", [{"name": "run"}])),
         limits=_limits(document.get("limits", {})),
+        reuse=document.get("reuse", True),
         examples=tuple(_example(e, i) for i, e in enumerate(document.get("examples", []), 1)),
         document=document,
         digest=digest_of(document),
@@ -279,7 +282,7 @@ def _example(example: dict[str, Any], number: int) -> Example:
 
 def _limits(limits: dict[str, Any]) -> Limits:
     values = dict(limits)
-    for key in ("timeout", "startup", "queue_timeout"):
+    for key in ("timeout", "startup", "queue_timeout", "deadline"):
         if key in values:
             values[key] = _quantity(values[key], SECONDS)
     if "max_body" in values:

@@ -36,6 +36,7 @@ from runner.manifest import Manifest
 from runner.paths import health, job_paths, operations, service_paths
 from runner.relocation import embedded
 from runner.schema import closed
+from runner.submit_paths import CANCEL, HEADERS, REFUSALS, TERMS, submit_paths
 
 HEALTHCHECK: JSON = {
     "type": "object",
@@ -95,7 +96,7 @@ def of_platform(services: Services, version: str) -> JSON:
     A service that nobody serves now keeps its path, marked, because its callers know it.
     """
     schemas = {"Problem": PROBLEM, "Progress": PROGRESS, "Job": JOB, "Service": SERVICE}
-    schemas["Worker"] = WORKER
+    schemas |= {"Worker": WORKER, "Cancel": CANCEL}
     paths = {}
     for manifest, available in services:
         paths[f"/v1/services/{manifest.name}/jobs"] = {"post": _create_job(manifest, available)}
@@ -112,6 +113,7 @@ def of_platform(services: Services, version: str) -> JSON:
             **paths,
             **service_paths(),
             **job_paths(webhook_paths.OPTIONS),
+            **submit_paths(webhook_paths.OPTIONS),
             **webhook_paths.webhook_paths(),
             **linto_paths(),
             "/healthz": health("healthz", "The same as /readyz"),
@@ -221,10 +223,6 @@ def _linto_parameter(form: Linto, name: str) -> JSON:
 
 def _create_job(manifest: Manifest, available: bool) -> JSON:
     job = json_content(ref(f"{_title(manifest)}Job"))
-    headers = {
-        "Location": header("string", "Where the job is."),
-        "Preference-Applied": header("string", "What of `Prefer` was followed."),
-    }
     return {
         "operationId": f"{_word(manifest)}_createJob",
         "tags": [manifest.name],
@@ -233,31 +231,20 @@ def _create_job(manifest: Manifest, available: bool) -> JSON:
         "x-manifest-digest": manifest.digest,
         "x-service-version": manifest.version,
         "x-available": available,
-        "parameters": [PREFER, *webhook_paths.OPTIONS],
+        "parameters": [PREFER, *TERMS, *webhook_paths.OPTIONS],
         "requestBody": _request_body(manifest),
         "responses": {
             "200": {
-                "description": "The job ended while the caller waited.",
-                "headers": headers,
+                "description": "The job has ended: its caller waited, or a kept result answers.",
+                "headers": HEADERS,
                 "content": job,
             },
             "202": {
                 "description": "The job is kept and will run.",
-                "headers": {**headers, "Retry-After": RETRY_AFTER},
+                "headers": {**HEADERS, "Retry-After": RETRY_AFTER},
                 "content": job,
             },
-            **problems(
-                errors.MalformedJson,
-                errors.BadRequest,
-                errors.ServiceUnknown,
-                errors.PayloadTooLarge,
-                errors.UnsupportedMediaType,
-                errors.InputInvalid,
-                errors.WebhookRefused,
-                errors.NoWorker,
-                errors.QueueFull,
-                errors.StoreUnavailable,
-            ),
+            **problems(errors.ServiceUnknown, *REFUSALS, errors.WebhookRefused),
         },
     }
 

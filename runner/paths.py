@@ -25,6 +25,7 @@ from runner.components import (
     query,
     ref,
 )
+from runner.submit_paths import HEADERS, REFUSALS, TERMS
 
 MOST_PARTS = 32
 
@@ -129,6 +130,7 @@ def job_paths(options: Sequence[JSON] = ()) -> JSON:
                     ),
                     query("cursor", {"type": "string"}, "The `next_cursor` of the page before."),
                     query("status", {"enum": list(STATES)}, "Only jobs in this state."),
+                    query("reason", {"type": "string"}, "Only jobs that ended by this code."),
                     query(
                         "service",
                         {"type": "string"},
@@ -218,14 +220,14 @@ def _create_parts(options: Sequence[JSON]) -> JSON:
             "keyword-extraction": {"input": {"documents": ["Ada lives in Paris."]}},
         }
     }
-    headers = {"Location": header("string", "Where the job is."), "Retry-After": RETRY_AFTER}
+    headers = {**HEADERS, "Retry-After": RETRY_AFTER}
     return {
         "operationId": "createCompositeJob",
         "tags": ["jobs"],
         "summary": "Ask several services at once: one job, its parts side by side",
         "description": "The parts run in parallel, each as a job of its own. The whole ends with "
         "the last of them; it has failed if one has, and its result holds what the others gave.",
-        "parameters": [PREFER, *options],
+        "parameters": [PREFER, *TERMS, *options],
         "requestBody": {
             "required": True,
             "content": json_content(PARTS, {"two": {"summary": "Two services", "value": example}}),
@@ -237,17 +239,7 @@ def _create_parts(options: Sequence[JSON]) -> JSON:
                 "headers": headers,
                 "content": json_content(ref("Job")),
             },
-            **problems(
-                errors.MalformedJson,
-                errors.BadRequest,
-                errors.PayloadTooLarge,
-                errors.UnsupportedMediaType,
-                errors.InputInvalid,
-                errors.WebhookRefused,
-                errors.NoWorker,
-                errors.QueueFull,
-                errors.StoreUnavailable,
-            ),
+            **problems(*REFUSALS, errors.WebhookRefused),
         },
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from typing import Any
@@ -34,3 +35,9 @@ def read_object(data: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def fingerprint(*values: Any) -> str:
+    """Return the SHA-256 (hex) of values as canonical JSON: the same for equal ones, in any order
+    of their keys."""
+    return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -64,6 +64,9 @@ TABLE: tuple[Setting, ...] = (
     Setting("DATA_DIR", str, ".nlp-runner", "Folder of `nlp-runner up` for its Redis and jobs."),
     Setting("MAX_WAIT", words.seconds, 60.0,
             "Longest a caller may wait in one request, in seconds."),
+    Setting("RETENTION", words.kept, "7d",
+            "How long a finished job is kept with its input and result: 7d, 12h, 90s; or never, "
+            "to keep it until it is deleted."),
     Setting("SHUTDOWN_GRACE", words.seconds, 30.0, "Seconds that running work gets at a stop."),
     Setting("ORCHESTRATOR_URL", words.http, "http://127.0.0.1:8000",
             "The orchestrator that `call`, `services` and `jobs` talk to.", option="--url"),

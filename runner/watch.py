@@ -105,7 +105,8 @@ class Round:
             self._kill(worker_wire, events.Failed, TimedOut(
                 f"The handler ran {now - self._began:.1f} s without a checkpoint; "
                 f"`limits.timeout` of the manifest allows {self._limit:g} s, and its process was "
-                f"ended {GRACE:g} s later.", clock="timeout"))  # fmt: skip
+                f"ended {GRACE:g} s later.", clock="timeout", set_by="manifest",
+                seconds=self._limit, ran_seconds=round(now - self._began, 1)))  # fmt: skip
         elif self._asked is not None and now - self._asked > GRACE:
             error = self.stop.error or Canceled("Canceled.")
             kind = events.Canceled if isinstance(error, Canceled) else events.Failed

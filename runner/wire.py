@@ -206,6 +206,12 @@ class OrchestratorWire:
         pipe.unlink(self.keys.live(job_id))
         await pipe.execute()
 
+    async def clear(self, job_ids: Iterable[str]) -> None:
+        """Remove all that is left of jobs that have long finished."""
+        keys = [key for job in job_ids for key in (self.keys.job(job), self.keys.live(job))]
+        if keys:
+            await self.redis.unlink(*keys)
+
     async def leased(self, job_ids: list[str]) -> list[bool]:
         """Say for each job whether a worker holds it now."""
         if not job_ids:

@@ -27,6 +27,22 @@ def seconds(text: str) -> float:
     return float(text.removesuffix("s"))
 
 
+def kept(text: str) -> str:
+    """Check how long something is kept: `7d`, `12h`, `30m`, `90s`; or `never` to erase it."""
+    text = text.lower()
+    if text == "0":
+        return "never"
+    if text != "never" and not re.fullmatch(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})?[smhd]", text):
+        raise ValueError("must be a time such as 7d, 12h, 30m or 90s, or never")
+    return text
+
+
+def kept_seconds(text: str) -> float | None:
+    """Return the seconds that `kept` has found right; None for ever."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    return None if text == "never" else float(text[:-1]) * units[text[-1]]
+
+
 def mode(text: str) -> str:
     if text not in ("http", "worker", "task"):
         raise ValueError("must be http or worker")

@@ -212,7 +212,10 @@ class _Parent:
         error: RunnerError
         if why == "timed_out":
             limit = self.manifest.limits.timeout
-            error = TimedOut(f"The handler ignored its deadline of {limit:g} s and was ended.")
+            error = TimedOut(
+                f"The handler ran on past {limit:g} s, which `limits.timeout` of the manifest "
+                f"allows, and was ended.", clock="timeout", seconds=limit, set_by="manifest",
+            )  # fmt: skip
         elif self._draining.is_set():
             error = Interrupted("The worker was stopped before the job had finished.")
         else:

@@ -86,7 +86,9 @@ class Stage:
         self.parts: list[Part] = []
         self.accepted: list[str] = []
         self.redis = redis.Redis.from_url(redis_url)
-        self.http = httpx.Client(timeout=30, trust_env=False)
+        # Every test wants its own work done, unless it says otherwise.
+        anew = {"cache-control": "no-cache"}
+        self.http = httpx.Client(timeout=30, trust_env=False, headers=anew)
         self.port = embedded.free_port()
 
     def __enter__(self) -> Stage:

@@ -7,7 +7,7 @@ from functools import partial
 from starlette.applications import Starlette
 
 from runner import http
-from runner.orchestrator import linto, redelivery, routes
+from runner.orchestrator import bulk, linto, redelivery, retry, routes
 from runner.orchestrator.doors import Door
 from runner.orchestrator.keys import ADMIN, CANCEL, OPEN, READ, SUBMIT
 from runner.orchestrator.life import Home, Orchestrator
@@ -19,7 +19,9 @@ def create(home: Home) -> Starlette:
     on = partial(Door, it)
     table = [
         on("POST", "/v1/services/{name}/jobs", routes.submit_job, SUBMIT),
+        on("POST", "/v1/services/{name}/jobs/bulk", bulk.submit_bulk, SUBMIT),
         on("POST", "/v1/jobs", routes.submit_parts, SUBMIT),
+        on("POST", "/v1/jobs/{id}/retry", retry.retry_job, SUBMIT),
         on("GET", "/v1/jobs/{id}", routes.get_job, READ),
         on("GET", "/v1/jobs/{id}/result", routes.get_result, READ),
         on("GET", "/v1/jobs/{id}/events", routes.get_events, READ),

@@ -120,6 +120,18 @@ class Catalog:
         """Return how many jobs of this manifest the living workers run at a time."""
         return self._slots.get(digest, 0)
 
+    def served_since(self, digest: str) -> float:
+        """Return when the oldest living worker of this manifest was started, 0 if there is none."""
+        return min(
+            (
+                member.instance.started_at
+                for entry in self._entries.values()
+                for member in entry.members
+                if member.usable and member.instance.digest == digest
+            ),
+            default=0.0,
+        )
+
     def served_digests(self) -> dict[str, str]:
         """Return the service of every digest that has a usable worker."""
         return {

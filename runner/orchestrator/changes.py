@@ -14,6 +14,7 @@ from runner.orchestrator.jobs import Backoff, CancelRequested, Job, advance, set
 from runner.orchestrator.rows import (
     ALL,
     COLUMNS,
+    FINISHED_JOBS,
     INPUT,
     MOVING,
     SELECT,
@@ -28,7 +29,7 @@ from runner.orchestrator.session import Session
 Change = tuple[str, Event, bytes | None]
 """The id of a job, what happened to it, and its output (packed) where it has one."""
 
-INSERT_JOB = f"INSERT INTO job ({ALL}) VALUES ({', '.join('?' * len(COLUMNS))})"
+INSERT_JOB = f"INSERT INTO job ({ALL}) VALUES {{row}}"
 INSERT_PAYLOAD = "INSERT INTO payload (job_id, kind, body) VALUES {row}"
 INSERT_TRANSITION = (
     "INSERT INTO transition (job_id, revision, status, reason, attempt, at, actor) VALUES {row}"
@@ -42,6 +43,12 @@ UPDATE_TEMPLATE = f"({', '.join(f'%s::{TYPES[name]}' for name in MOVING)}, %s)"
 LOCK_SQLITE = SELECT + " WHERE id IN (SELECT value FROM json_each(?))"
 # In the order of the ids, so that two orchestrators do not wait for each other.
 LOCK_POSTGRESQL = SELECT + " WHERE id = ANY(?) ORDER BY id FOR UPDATE"
+KEYED = "idempotency_key IS NOT NULL"
+FORGET = (
+    "DELETE FROM idempotency WHERE NOT EXISTS (SELECT 1 FROM job WHERE "
+    f"job.{KEYED} AND job.owner = idempotency.owner "
+    "AND job.idempotency_key = idempotency.idempotency_key)"
+)
 CLAIM = (
     f"WITH picked AS MATERIALIZED (SELECT id AS picked_id FROM job WHERE {WAITING_JOBS} "
     "AND service = ? AND manifest_digest = ? AND available_at <= ? "
@@ -53,30 +60,75 @@ CLAIM_SQLITE = CLAIM.format(lock="")
 CLAIM_POSTGRESQL = CLAIM.format(lock=" FOR UPDATE SKIP LOCKED")
 
 
-def submit(session: Session, *jobs: tuple[Job, bytes], webhook: Webhook | None = None) -> None:
+def submit(
+    session: Session,
+    *jobs: tuple[Job, bytes],
+    outputs: Sequence[tuple[str, bytes]] = (),
+    webhook: Webhook | None = None,
+) -> None:
     """Keep new jobs with their inputs; a composite one comes before its parts.
 
-    `webhook` is that of the first job.
+    `outputs` are those of jobs that have one from the start. `webhook` is that of each job, but
+    for the parts.
     """
-    session.together(
-        *(
-            statement
-            for job, body in jobs
-            for statement in (
-                (INSERT_JOB, row_of(job, COLUMNS)),
-                (INSERT_PAYLOAD.format(row="(?, ?, ?)"), (job.id, "input", body)),
-                (INSERT_TRANSITION.format(row="(?, ?, ?, ?, ?, ?, ?)"), _history(job, job.owner)),
-            )
-        ),
-        *deliveries.keep(jobs[0][0].id, webhook),
-    )
+    if len(jobs) > 1 or outputs:
+        payloads = [(job.id, "input", body) for job, body in jobs]
+        payloads += [(job_id, "output", body) for job_id, body in outputs]
+        insert = _rows_of(session, INSERT_JOB, len(COLUMNS))
+        session.many(insert, [row_of(job, COLUMNS) for job, _ in jobs])
+        session.many(_rows_of(session, INSERT_PAYLOAD, 3), payloads)
+        _remember(session, [_history(job, job.owner) for job, _ in jobs])
+        for job, _ in jobs if webhook else ():
+            if job.parent_id is None:
+                session.together(*deliveries.keep(job.id, webhook))
+        deliveries.enqueue(session, [job for job, _ in jobs if job.finished])
+        return
+    for job, body in jobs:  # one round trip
+        marks = f"({', '.join('?' * len(COLUMNS))})"
+        session.together(
+            (INSERT_JOB.format(row=marks), row_of(job, COLUMNS)),
+            (INSERT_PAYLOAD.format(row="(?, ?, ?)"), (job.id, "input", body)),
+            (INSERT_TRANSITION.format(row="(?, ?, ?, ?, ?, ?, ?)"), _history(job, job.owner)),
+            *deliveries.keep(job.id, webhook),
+        )
 
 
 def delete(session: Session, job_id: str) -> bool:
-    """Erase a job with its parts, payloads and history, and tell whether there was one."""
+    """Erase a job with its parts, payloads and history, and tell whether there was one.
+
+    The key of its request goes with the last job that was made under it.
+    """
+    keys = session.rows(f"SELECT owner, idempotency_key FROM job WHERE {KEYED} AND id = ?", job_id)
     # The parts first, in which order all others lock them too.
     session.run("DELETE FROM job WHERE parent_id = ?", job_id)
-    return session.run("DELETE FROM job WHERE id = ?", job_id) > 0
+    found = session.run("DELETE FROM job WHERE id = ?", job_id) > 0
+    for owner, key in keys:
+        session.run(f"{FORGET} AND owner = ? AND idempotency_key = ?", owner, key)
+    return found
+
+
+def purge(session: Session, now: float, limit: int, kept: float) -> list[str]:
+    """Erase at most `limit` finished jobs whose time is over, with their parts; return all ids.
+
+    So are the keys of requests that are older than `kept` seconds and have no job any more.
+    """
+    lock = " FOR UPDATE SKIP LOCKED" if session.postgresql else ""
+    over = "expires_at IS NOT NULL AND expires_at <= ? AND parent_id IS NULL"
+    rows = session.rows(
+        f"SELECT id FROM job WHERE {over} AND {FINISHED_JOBS} ORDER BY expires_at LIMIT ?{lock}",
+        now, limit,
+    )  # fmt: skip
+    ids = [row[0] for row in rows]
+    for column in ("parent_id", "id") if ids else ():
+        erase = f"DELETE FROM job WHERE {column}"
+        if session.postgresql:
+            gone = session.rows(f"{erase} = ANY(?) RETURNING id", ids)
+        else:
+            listed = json.dumps(ids)
+            gone = session.rows(f"{erase} IN (SELECT value FROM json_each(?)) RETURNING id", listed)
+        ids += [row[0] for row in gone if column == "parent_id"]
+    session.run(f"{FORGET} AND created_at <= ?", now - kept)
+    return ids
 
 
 def cancel(session: Session, job_id: str, command: CancelRequested, now: float) -> list[Job]:
@@ -89,7 +141,7 @@ def cancel(session: Session, job_id: str, command: CancelRequested, now: float) 
             changed[after.id] = after
             _update(session, [after])
             _remember(session, [_history(after, command.actor)])
-    changed |= {whole.id: whole for whole in _settle(session, changed.values(), now)}
+    changed |= {whole.id: whole for whole in settle_wholes(session, changed.values(), now)}
     return list(changed.values())
 
 
@@ -100,7 +152,7 @@ def repin(session: Session, job_id: str, digest: str, version: str, now: float) 
         if job.status == "queued" and job.dispatched_at is None and job.major == major:
             after = replace(
                 job, manifest_digest=digest, service_version=version, updated_at=now,
-                revision=job.revision + 1,
+                revision=job.revision + 1, fingerprint=None,
             )  # fmt: skip
             _update(session, [after])
             _remember(session, [_history(after, "")])
@@ -133,7 +185,7 @@ def ingest(session: Session, batch: Sequence[Change], now: float, backoff: Backo
     _update(session, changed.values(), steps)
     _remember(session, history)
     session.many(_rows_of(session, INSERT_PAYLOAD, 3), outputs)
-    return [*changed.values(), *_settle(session, changed.values(), now)]
+    return [*changed.values(), *settle_wholes(session, changed.values(), now)]
 
 
 def claim(
@@ -163,7 +215,7 @@ def release(session: Session, ids: Sequence[tuple[str, int]], now: float) -> lis
             _remember(session, [_history(after, actor)])
         released.append(after)
     _update(session, released)
-    return [*released, *_settle(session, released, now)]
+    return [*released, *settle_wholes(session, released, now)]
 
 
 def save_manifest(
@@ -177,7 +229,7 @@ def save_manifest(
     )  # fmt: skip
 
 
-def _settle(session: Session, parts: Iterable[Job], now: float) -> list[Job]:
+def settle_wholes(session: Session, parts: Iterable[Job], now: float) -> list[Job]:
     """Fold what changed in parts into their composite jobs; returns those that changed too.
 
     The composite job is locked before its parts are read, so that of two orchestrators that end

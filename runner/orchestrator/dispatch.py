@@ -10,6 +10,7 @@ import random
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import redis
 
@@ -17,6 +18,7 @@ from runner import events
 from runner.broker import Producer
 from runner.errors import (
     BrokerUnavailable,
+    DeadlineExceeded,
     InputInvalid,
     JobFinished,
     PartOfJob,
@@ -28,7 +30,7 @@ from runner.orchestrator.admission import Admission
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.following import Following
 from runner.orchestrator.jobs import Job
-from runner.orchestrator.resource import job_resource
+from runner.orchestrator.resource import ended, job_resource
 from runner.orchestrator.store import Store
 from runner.wire import OrchestratorWire, Result
 
@@ -39,6 +41,8 @@ POLL = 1.0
 
 CLAIM = 200
 """Most jobs sent in one go."""
+
+DEADLINE = DeadlineExceeded.code
 
 MOVE = 50
 """Most jobs looked at in one go when their manifest has no worker; their inputs are read."""
@@ -56,6 +60,7 @@ class Dispatcher:
         *,
         on_finished: Callable[[Job], None] = lambda job: None,
         clock: Callable[[], float] = time.time,
+        retention: float | None = None,
     ) -> None:
         self.store, self.wire, self.catalog = store, wire, catalog
         self.producer, self.clock = producer, clock
@@ -63,7 +68,9 @@ class Dispatcher:
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{random.randrange(16**6):06x}"
         self._work = asyncio.Event()
         self.following = Following(store, wire, catalog, clock)
-        self.admission = Admission(store, catalog, self.following, clock, self.poke)
+        self.admission = Admission(
+            store, catalog, self.following, clock, self.poke, self.announce, retention
+        )
         self._immovable: dict[tuple[str, str], tuple[str, int]] = {}
 
     # --- what callers ask for --------------------------------------------------------------------
@@ -226,7 +233,11 @@ class Dispatcher:
     async def take(self, results: list[Result]) -> None:
         if not results:
             return
-        batch = [(r.event.job, r.event, r.output) for r in results if r.event is not None]
+        batch = [
+            (r.event.job, await self._with_picture(r.event), r.output)
+            for r in results
+            if r.event is not None
+        ]
         try:
             changed = await self.store.ingest(batch, self.clock())
         except StoreUnavailable:
@@ -256,9 +267,11 @@ class Dispatcher:
         ]
         with contextlib.suppress(redis.RedisError):  # those who wait look at the store as well
             await self.wire.tell(stories, [job.id for job in finished])
-            started = [job for job in finished if job.started_at is not None]
-            await self.wire.forget(job.id for job in started)
-            await self.wire.bar(job.id for job in finished if job not in started)
+            conveyed = [job for job in finished if job.reused_from is None and not job.composite]
+            # Of a deadline its worker has not heard yet: it finds the bar and stops.
+            stays = [j for j in conveyed if j.started_at is None or j.reason == DEADLINE]
+            await self.wire.forget(job.id for job in conveyed if job not in stays)
+            await self.wire.bar(job.id for job in stays)
 
     async def end(self, job: Job, error: RunnerError) -> None:
         """End an attempt on behalf of those who cannot speak."""
@@ -266,7 +279,20 @@ class Dispatcher:
             job=job.id, service=job.service, attempt=job.attempt, seq=0, at=self.clock(),
             error=error.to_problem(),
         )  # fmt: skip
-        await self.announce(await self.store.ingest([(job.id, event, None)], self.clock()))
+        told = await self._with_picture(event)
+        await self.announce(await self.store.ingest([(job.id, told, None)], self.clock()))
+
+    async def _with_picture(self, event: events.Event) -> events.Event:
+        """Return the end of an attempt with the last that was seen of its progress.
+
+        Who speaks for a handler that was ended does not know how far it was.
+        """
+        if not isinstance(event, events.Failed | events.Canceled) or event.progress is not None:
+            return event
+        picture = None
+        with contextlib.suppress(redis.RedisError):
+            picture = await self.wire.progress(event.job)
+        return replace(event, progress=picture and ended(picture, event.kind, event.at))
 
 
 def _too_late(job: Job) -> JobFinished:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -76,10 +76,7 @@ class Following:
                 progress = await self._wire.progress(job.id)
             return job_resource(job, progress=progress)
         if job.status == "queued":
-            position = await self._store.position(job)
-            slots = max(1, self._catalog.slots(job.manifest_digest))
-            mean = self._seconds.get(job.service)
-            eta = None if mean is None else (position / slots + 1) * mean
+            position, eta = await self.outlook(job)
             return job_resource(job, position=position, eta_seconds=eta)
         return job_resource(job)
 
@@ -149,9 +146,47 @@ class Following:
             known = self._seconds.get(job.service, seconds)
             self._seconds[job.service] = 0.8 * known + 0.2 * seconds
 
-    def mean_seconds(self, service: str) -> float | None:
+    async def mean_seconds(self, service: str) -> float | None:
         """Return how long jobs of a service ran lately, if any did."""
+        if service not in self._seconds:
+            known = await self._store.mean_seconds(service)
+            if known is not None:
+                self._seconds.setdefault(service, known)
         return self._seconds.get(service)
+
+    async def outlook(self, job: Job, more: int = 0) -> tuple[int, float | None]:
+        """Return how many queued jobs stand before this one, and in how many seconds it may end.
+
+        `more` jobs that are not kept yet come before it too. The running ones are taken to be
+        halfway, and there is no estimate before the first success of the service.
+        """
+        before, running = await self._store.ahead(job)
+        mean = await self.mean_seconds(job.service)
+        return before, self._eta(job, before + more, running, mean)
+
+    async def resources(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        """Return jobs of one service as their callers see them, with one look at the queue."""
+        queued = [job for job in jobs if job.status == "queued"]
+        if not queued:
+            return [await self.resource(job) for job in jobs]
+        before, running = await self._store.ahead(queued[0])
+        mean = await self.mean_seconds(queued[0].service)
+        places = {job.id: before + place for place, job in enumerate(queued)}
+        return [
+            job_resource(
+                job, position=places[job.id],
+                eta_seconds=self._eta(job, places[job.id], running, mean),
+            ) if job.id in places else await self.resource(job)
+            for job in jobs
+        ]  # fmt: skip
+
+    def _eta(self, job: Job, before: int, running: int, mean: float | None) -> float | None:
+        if mean is None:
+            return None
+        slots = max(1, self._catalog.slots(job.manifest_digest))
+        ends = max(0.0, before + running - slots + 0.5)  # before a slot is free for it
+        pause = max(0.0, job.available_at - self._clock())
+        return max(pause, ends * mean / slots) + mean
 
 
 def told(event: Any) -> Any:

@@ -38,6 +38,10 @@ class Job:
 
     A composite job has no service of its own but parts, which are jobs: each knows it by
     `parent_id` and is called `part` in it.
+
+    A finished job is erased after `retention` seconds, at `expires_at`; None keeps it. Past
+    `deadline_at`, which `deadline_from` has set (the `request` or the `manifest`), it ends wherever
+    it is. `fingerprint` says what was asked of what, where its output may answer the same again.
     """
 
     id: str
@@ -68,6 +72,13 @@ class Job:
     revision: int = 1
     parent_id: str | None = None
     part: str | None = None
+    retention: float | None = None
+    deadline_at: float | None = None
+    deadline_from: str | None = None
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    reused_from: str | None = None
+    retry_of: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -157,7 +168,7 @@ def settle(job: Job, parts: Sequence[Job], now: float) -> Job:
         error = kind(f"Of {len(parts)} parts, {status}: {named}.", parts=codes).to_problem()
     return _changed(
         job, now, status=status, reason=error and error["code"], error=error,
-        started_at=job.started_at or started, finished_at=ended,
+        started_at=job.started_at or started, finished_at=ended, expires_at=expiry(job, now),
     )  # fmt: skip
 
 
@@ -181,10 +192,14 @@ def _fail(job: Job, event: Failed, now: float, backoff: Backoff) -> Job:
         return job  # The reconciler saw it wait too long just before its start was told.
     if code in errors.RETRYABLE:
         if job.cancel_requested_at is not None:
-            problem = errors.Canceled("The job was canceled instead of tried again.").to_problem()
+            problem = errors.Canceled(
+                "The job was canceled instead of tried again.", attempt_lost=_code(event.error)
+            ).to_problem()
             return _finish(job, event, now, "canceled", problem["code"], error=problem)
-        if job.attempt < job.attempts:
-            return _retry(job, event, now, now + max(0.0, backoff(job.attempt)))
+        again_at = now + max(0.0, backoff(job.attempt))
+        in_time = job.deadline_at is None or again_at < job.deadline_at
+        if job.attempt < job.attempts and in_time:
+            return _retry(job, event, now, again_at)
     return _finish(job, event, now, "failed", code, **_ending(job, event))
 
 
@@ -215,7 +230,7 @@ def _cancel(job: Job, command: CancelRequested, now: float) -> Job:
         problem = errors.Canceled("The job was canceled before it started.").to_problem()
         return _changed(
             job, now, status="canceled", reason=problem["code"], error=problem, finished_at=now,
-            **asked,
+            expires_at=expiry(job, now), **asked,
         )  # fmt: skip
     return _changed(job, now, **asked) if asked else job
 
@@ -224,7 +239,15 @@ def _finish(
     job: Job, event: Event, now: float, status: str, reason: str | None, **fields: Any
 ) -> Job:
     finished = _when(event, job.started_at or job.created_at, now)
-    return _changed(job, now, status=status, reason=reason, finished_at=finished, **fields)
+    return _changed(
+        job, now, status=status, reason=reason, finished_at=finished, expires_at=expiry(job, now),
+        **fields,
+    )  # fmt: skip
+
+
+def expiry(job: Job, now: float) -> float | None:
+    """Return when a job that ends now is to be erased; the parts of another one go with it."""
+    return job.expires_at if job.retention is None else now + job.retention
 
 
 def _ending(job: Job, event: Failed | Canceled) -> dict[str, Any]:

@@ -23,16 +23,19 @@ from runner.metrics import Metrics
 from runner.orchestrator import gate
 from runner.orchestrator.callback import Outgoing
 from runner.orchestrator.catalog import Catalog
+from runner.orchestrator.deadlines import Deadlines
 from runner.orchestrator.dispatch import Dispatcher, wanted
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.repair import Repair
 from runner.orchestrator.resolution import Policy
+from runner.orchestrator.retention import Retention
 from runner.orchestrator.store import Store
 from runner.orchestrator.webhooks import Deliverer
 from runner.registry import Registry
 from runner.seal import Seal
 from runner.settings import Settings
 from runner.targets import Allowed
+from runner.words import kept_seconds
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ STORE_PATIENCE = 30.0
 @dataclass(frozen=True, slots=True)
 class Home:
     """Where an orchestrator lives, how long a caller may wait (s), whom LinTO's calls reach, and
-    who is asked for a key.
+    who is asked for a key. A finished job is kept for `retention` seconds, or for ever.
     """
 
     database_url: str
@@ -57,6 +60,7 @@ class Home:
     wire_secret: str | None = field(default=None, repr=False)
     stance: str = gate.ON
     outgoing: Outgoing = field(default_factory=Outgoing)
+    retention: float | None = None
 
     @classmethod
     def of(cls, settings: Settings, defaults: Mapping[str, str]) -> Home:
@@ -67,6 +71,7 @@ class Home:
         return cls(
             settings.database_url, settings.broker_url, settings.namespace, settings.max_wait,
             policy, settings.wire_secret, stance,
+            retention=kept_seconds(settings.retention),
             outgoing=Outgoing(settings.webhook_secret or (), settings.webhook_allow or Allowed()),
         )  # fmt: skip
 
@@ -101,16 +106,19 @@ class Orchestrator:
         producer = Producer(home.broker_url, home.namespace, blocking)
         self.wire = wire.OrchestratorWire(self.redis, home.namespace, Seal(home.wire_secret))
         self.dispatcher = Dispatcher(
-            self.store, self.wire, producer, self.catalog, on_finished=self._count
-        )
+            self.store, self.wire, producer, self.catalog, on_finished=self._count,
+            retention=home.retention,
+        )  # fmt: skip
         self.deliverer = Deliverer(
             self.store.deliveries, Egress(home.outgoing.allowed), home.outgoing.keys,
             agent=f"nlp-runner/{self.version}", count=self.metrics.webhook,
         )  # fmt: skip
         await self._remember_services()
         self.metrics.collect(self._samples)
-        work = (self.dispatcher.run(), Repair(self.dispatcher).run(), self._keep_catalog(),
-                self._listen(), self._measure(), self.deliverer.run())  # fmt: skip
+        work = (self.dispatcher.run(), Repair(self.dispatcher).run(),
+                Deadlines(self.dispatcher).run(), Retention(self.dispatcher).run(),
+                self._keep_catalog(), self._listen(), self._measure(),
+                self.deliverer.run())  # fmt: skip
         running = [asyncio.create_task(task) for task in work]
         for task in running:
             task.add_done_callback(self._ended)

@@ -30,10 +30,11 @@ from runner.manifest import Manifest
 from runner.orchestrator import routes
 from runner.orchestrator.admission import Asked
 from runner.orchestrator.composite import ask
-from runner.orchestrator.gate import caller_of
+from runner.orchestrator.intake import Taken
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.life import Orchestrator
 from runner.orchestrator.resolution import choose
+from runner.orchestrator.terms import terms_of
 from runner.stream import event_data, when
 
 WORDS = {"queued": "pending", "running": "started", "succeeded": "done", "failed": "failed",
@@ -46,7 +47,11 @@ LOG_WAIT = 0.05
 
 async def create_job(it: Orchestrator, request: Request) -> Response:
     """Start the services that `nlpConfig` names on all documents: `POST /nlp`."""
+    terms = terms_of(request)
     documents, config = await _read(it, request)
+    terms = terms.about("nlp", documents, config)
+    if made := await it.dispatcher.admission.replay(terms):
+        return _created(request, made, (await _note(it, made.job)).get("warnings", []))
     choices, warnings = _choices(it, config)
     wanted = {kind: choice for kind, choice in choices.items() if choice.enabled}
     if not wanted:
@@ -68,14 +73,16 @@ async def create_job(it: Orchestrator, request: Request) -> Response:
     if problems:
         raise InputInvalid(summary(problems, "the request"), problems=problems)
     note = {"disabled": sorted(choices.keys() - wanted.keys()), "warnings": warnings}
-    job = await it.dispatcher.admission.submit_parts(
-        parts, {"linto": note}, owner=caller_of(request).owner
-    )
-    headers = {"location": f"/job/{job.id}"}
+    taken = await it.dispatcher.admission.submit_parts(parts, {"linto": note}, terms)
+    return _created(request, taken, warnings)
+
+
+def _created(request: Request, taken: Taken, warnings: list[str]) -> Response:
+    headers = {"location": f"/job/{taken.job.id}", **routes.replayed(taken)}
     if "text/plain" in request.headers.get("accept", ""):
-        return PlainTextResponse(job.id, 201, headers)
-    told_too = {"warnings": warnings} if warnings else {}
-    return json_response({"jobid": job.id, **told_too}, 201, headers)
+        return PlainTextResponse(taken.job.id, 201, headers)
+    told = {"warnings": warnings} if warnings else {}
+    return json_response({"jobid": taken.job.id, **told}, 201, headers)
 
 
 async def get_job(it: Orchestrator, request: Request) -> Response:

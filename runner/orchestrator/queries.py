@@ -78,14 +78,27 @@ def transitions(session: Session, job_id: str) -> list[Transition]:
     return [Transition(*row) for row in found]
 
 
-def position(session: Session, job: Job) -> int:
-    """Return how many queued jobs of the service stand before this one."""
-    [(count,)] = session.rows(
-        f"SELECT COUNT(*) FROM job WHERE {OPEN_JOBS} AND service = ? AND status = 'queued' AND "
-        "(priority > ? OR (priority = ? AND (created_at, id) < (?, ?)))",
-        job.service, job.priority, job.priority, job.created_at, job.id,
+def ahead(session: Session, job: Job) -> tuple[int, int]:
+    """Return how many jobs of the service are queued before this one, and how many run."""
+    [(before, running)] = session.rows(
+        "SELECT COALESCE(SUM(CASE WHEN status = 'queued' AND (priority > ? OR (priority = ? AND "
+        "(created_at, id) < (?, ?))) THEN 1 ELSE 0 END), 0), "
+        "COALESCE(SUM(CASE WHEN status = 'running' THEN 1 ELSE 0 END), 0) "
+        f"FROM job WHERE {OPEN_JOBS} AND service = ?",
+        job.priority, job.priority, job.created_at, job.id, job.service,
     )  # fmt: skip
-    return int(count) if job.status == "queued" else 0
+    return (int(before), int(running)) if job.status == "queued" else (0, int(running))
+
+
+def mean_seconds(session: Session, service: str) -> float | None:
+    """Return how long the latest jobs of a service that succeeded have run, if any did."""
+    [(mean,)] = session.rows(
+        "SELECT AVG(seconds) FROM (SELECT finished_at - started_at AS seconds FROM job "
+        "WHERE service = ? AND status = 'succeeded' AND started_at IS NOT NULL "
+        "ORDER BY created_at DESC, id DESC LIMIT 20) AS latest",
+        service,
+    )
+    return None if mean is None else float(mean)
 
 
 def recent(
@@ -96,6 +109,7 @@ def recent(
     status: str | None,
     service: str | None,
     owner: str | None,
+    reason: str | None,
 ) -> list[Job]:
     """Return the newest jobs that match, newest first; `before` is (created_at, id) of the last."""
     query = JobRow.select().order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
@@ -103,6 +117,7 @@ def recent(
         (JobRow.status, status),
         (JobRow.service, service),
         (JobRow.owner, owner),
+        (JobRow.reason, reason),
     ):
         if wanted is not None:
             query = query.where(column == wanted)
@@ -168,6 +183,13 @@ def overdue(session: Session, now: float) -> list[Job]:
     """Return what is queued past its latest start."""
     sql = f"{SELECT} WHERE {OPEN_JOBS} AND status = 'queued' AND queue_deadline_at < ?"
     return jobs_of(session.rows(sql, now))
+
+
+def past_deadline(session: Session, now: float) -> list[Job]:
+    """Return what has not ended at its deadline; composite jobs end with their parts."""
+    return jobs_of(
+        session.rows(f"{SELECT} WHERE {OPEN_JOBS} AND service <> '' AND deadline_at <= ?", now)
+    )
 
 
 def counts(session: Session) -> dict[tuple[str, str], int]:

@@ -52,12 +52,7 @@ class Repair:
         for job, leased in zip(overdue, leases, strict=True):
             if leased:  # it has just started
                 continue
-            waited = now - job.available_at
-            detail = (
-                f"The job waited {waited:.0f} s for a free worker; `limits.queue_timeout` of the "
-                f"manifest allows {(job.queue_deadline_at or now) - job.available_at:.0f} s."
-            )
-            await self._dispatcher.end(job, Expired(detail, clock="queue_timeout"))
+            await self._dispatcher.end(job, expired(job, now))
 
     async def _find_missing(self, now: float) -> None:
         """Send again what Redis no longer holds: its message is neither queued nor at a worker.
@@ -111,3 +106,16 @@ class Repair:
                     f"The worker {job.worker} died or was cut off while it ran attempt "
                     f"{job.attempt} of {job.attempts}."))  # fmt: skip
         self._silent = silent
+
+
+def expired(job: Job, now: float) -> Expired:
+    """Say which clock ran out, with its value, where it was set and where the time went."""
+    waited = now - job.available_at
+    allowed = (job.queue_deadline_at or now) - job.available_at
+    where = "for its worker's turn" if job.dispatched_at else "for a free worker"
+    return Expired(
+        f"The job waited {waited:.0f} s {where} to begin attempt {job.attempt} of {job.attempts}; "
+        f"`limits.queue_timeout` of the manifest allows {allowed:.0f} s.",
+        clock="queue_timeout", seconds=round(allowed, 3), set_by="manifest",
+        waited_seconds=round(waited, 1),
+    )  # fmt: skip

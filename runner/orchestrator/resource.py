@@ -50,7 +50,11 @@ def job_resource(
         "finished_at": when(job.finished_at),
         "updated_at": when(job.updated_at),
         "expires_at": when(job.expires_at),
+        "deadline_at": when(job.deadline_at),
         "cancel_requested_at": when(job.cancel_requested_at),
+        "cancel": cancel_receipt(job, picture),
+        "reused_from": job.reused_from,
+        "retry_of": job.retry_of,
         "error": job.error,
         "links": {
             "self": here,
@@ -59,6 +63,50 @@ def job_resource(
             "cancel": f"{here}/cancel",
         },
     }
+
+
+def cancel_receipt(job: Job, picture: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what became of a request to cancel a job, None where nobody asked.
+
+    `step` is where the job was when it stopped, or is while it still runs.
+    """
+    if job.cancel_requested_at is None:
+        return None
+    steps = (picture or {}).get("steps") or ()
+    at = (one["name"] for one in steps if one.get("status") in ("canceled", "failed", "running"))
+    return {
+        "requested_at": when(job.cancel_requested_at),
+        "by": job.cancel_actor,
+        "step": next(at, None),
+        "ended": _how_canceled(job) if job.finished else None,
+    }
+
+
+def _how_canceled(job: Job) -> str:
+    """Return how a job ended that somebody wanted to be canceled."""
+    if job.status != "canceled":
+        return "too_late"
+    if job.composite:
+        return "with_its_parts"
+    error = job.error or {}
+    if error.get("forced"):
+        return "killed"
+    if error.get("attempt_lost"):
+        return "attempt_lost"
+    return "before_start" if job.started_at is None else "at_checkpoint"
+
+
+def ended(picture: dict[str, Any], status: str, at: float) -> dict[str, Any]:
+    """Return a picture of progress in which nothing runs any more."""
+    steps = []
+    for step in picture.get("steps") or ():
+        match step.get("status"):
+            case "running":
+                step = {**step, "status": status, "finished_at": at}
+            case "pending":
+                step = {**step, "status": "skipped"}
+        steps.append(step)
+    return {**picture, "step": None, "steps": steps}
 
 
 def composite_resource(job: Job, parts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -19,6 +20,7 @@ from runner.orchestrator.admission import Asked
 from runner.orchestrator.composite import accept_parts
 from runner.orchestrator.following import told
 from runner.orchestrator.gate import caller_of
+from runner.orchestrator.intake import Taken
 from runner.orchestrator.jobs import OPEN, TERMINAL, Job
 from runner.orchestrator.life import Orchestrator
 from runner.orchestrator.parameters import (
@@ -34,6 +36,7 @@ from runner.orchestrator.resource import (
     service_resource,
     worker_resource,
 )
+from runner.orchestrator.terms import terms_of
 from runner.stream import STREAM_NAMES
 
 LARGE_INPUT = 256 * 1024
@@ -45,48 +48,68 @@ LARGE_INPUT = 256 * 1024
 
 async def submit_job(it: Orchestrator, request: Request) -> Response:
     """Validate, commit, answer: 202 at once, or the finished job if the caller prefers to wait."""
-    manifest = it.catalog.serving(request.path_params["name"])
+    terms, name = terms_of(request), request.path_params["name"]
+    # What was done under a key is told also while nobody serves it.
+    manifest = it.catalog.serving(name) if terms.key is None else it.catalog.entry(name).manifest
     preferred = preferred_wait(request, it.home.max_wait)
-    webhook = callback.asked(request, it.home.outgoing)
+    terms = replace(terms, webhook=callback.asked(request, it.home.outgoing))
     value = await http.read_json(request, manifest.limits.max_body)
-    declared = request.headers.get("content-length")
-    size = int(declared or 0)
-    if declared is None or size > LARGE_INPUT:
-        inputs = await asyncio.to_thread(manifest.accept, value)
-    else:
-        inputs = manifest.accept(value)
-    job = await it.dispatcher.admission.submit(
-        Asked(manifest, inputs, size), owner=caller_of(request).owner, webhook=webhook
-    )
-    return await _accepted(it, request, job, preferred)
+    terms = terms.about("job", name, value)
+    taken = await it.dispatcher.admission.replay(terms)
+    if taken is None:
+        manifest = it.catalog.serving(name)
+        declared = request.headers.get("content-length")
+        size = int(declared or 0)
+        if declared is None or size > LARGE_INPUT:
+            inputs = await asyncio.to_thread(manifest.accept, value)
+        else:
+            inputs = manifest.accept(value)
+        taken = await it.dispatcher.admission.submit(Asked(manifest, inputs, size), terms)
+    return await accepted(it, request, taken, preferred)
 
 
 async def submit_parts(it: Orchestrator, request: Request) -> Response:
     """Validate all parts, commit them as one job, answer as for a single one."""
+    terms = terms_of(request)
     preferred = preferred_wait(request, it.home.max_wait)
-    webhook = callback.asked(request, it.home.outgoing)
+    terms = replace(terms, webhook=callback.asked(request, it.home.outgoing))
     value = await http.read_json(request, it.catalog.largest_body())
-    parts = await asyncio.to_thread(accept_parts, it.catalog, value)
-    owner = caller_of(request).owner
-    job = await it.dispatcher.admission.submit_parts(parts, {}, owner=owner, webhook=webhook)
-    return await _accepted(it, request, job, preferred)
+    terms = terms.about("parts", value)
+    taken = await it.dispatcher.admission.replay(terms)
+    if taken is None:
+        parts = await asyncio.to_thread(accept_parts, it.catalog, value)
+        taken = await it.dispatcher.admission.submit_parts(parts, {}, terms)
+    return await accepted(it, request, taken, preferred)
 
 
-async def _accepted(
-    it: Orchestrator, request: Request, job: Job, preferred: float | None
+async def accepted(
+    it: Orchestrator, request: Request, taken: Taken, preferred: float | None
 ) -> Response:
-    """Answer for a job that has been committed, after the wait that its caller prefers."""
-    headers = {"location": f"/v1/jobs/{job.id}"}
-    if preferred is None:
+    """Answer for a job that has been committed, after the wait that its caller prefers.
+
+    One that an earlier result has answered is told at once with its output.
+    """
+    job = taken.job
+    headers = {"location": f"/v1/jobs/{job.id}", **replayed(taken)}
+    ended = job.finished and (not taken.replayed or job.reused_from is not None)
+    if ended and any(one.reused_from for one in taken.jobs):
+        headers["cache-status"] = "nlp-runner; hit"
+    if preferred is None and not ended:
         resource = await it.dispatcher.following.resource(job)
         return json_response(resource, 202, {**headers, "retry-after": "1"})
-    request.state.waited = preferred
-    job = await it.dispatcher.following.wait(job.id, preferred)
-    headers["preference-applied"] = f"wait={preferred:g}"
+    if preferred is not None:
+        request.state.waited = preferred
+        job = await it.dispatcher.following.wait(job.id, preferred)
+        headers["preference-applied"] = f"wait={preferred:g}"
     if not job.finished:
         resource = await it.dispatcher.following.resource(job)
         return json_response(resource, 202, {**headers, "retry-after": "1"})
     return json_response(await _with_output(it, job), 200, headers)
+
+
+def replayed(taken: Taken) -> dict[str, str]:
+    """Return the header that says that this was asked for, under its key, before."""
+    return {"idempotent-replayed": "true"} if taken.replayed else {}
 
 
 async def get_job(it: Orchestrator, request: Request) -> Response:
@@ -136,7 +159,8 @@ async def get_events(it: Orchestrator, request: Request) -> Response:
 
 async def cancel_job(it: Orchestrator, request: Request) -> Response:
     """Ask for a job to end: 200 if it has, 202 if its worker has been told."""
-    job = await it.dispatcher.cancel(request.path_params["id"], "the caller")
+    actor = caller_of(request).owner or "the caller"
+    job = await it.dispatcher.cancel(request.path_params["id"], actor)
     resource = await it.dispatcher.following.resource(job)
     return json_response(resource, 200 if job.finished else 202)
 
@@ -153,6 +177,9 @@ async def list_jobs(it: Orchestrator, request: Request) -> Response:
     status = query.get("status", "").replace("cancelled", "canceled") or None
     if status is not None and status not in (*OPEN, *TERMINAL):
         raise BadRequest(f"status must be one of {', '.join((*OPEN, *TERMINAL))}.")
+    reason = query.get("reason") or None
+    if reason is not None and not re.fullmatch("[a-z_]{1,64}", reason):
+        raise BadRequest("reason must be the code of an end, such as worker_lost.")
     limit = page_size(query.get("limit", "50"))
     jobs = await it.store.list(
         limit=limit + 1,
@@ -160,6 +187,7 @@ async def list_jobs(it: Orchestrator, request: Request) -> Response:
         status=status,
         service=query.get("service") or None,
         owner=caller_of(request).listing(query.get("owner")),
+        reason=reason,
     )
     page = jobs[:limit]
     cursor = cursor_after(page[-1]) if len(jobs) > limit else None

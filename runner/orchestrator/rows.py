@@ -12,7 +12,8 @@ from runner.orchestrator.tables import JobRow
 JSON_COLUMNS = frozenset({"progress", "error"})
 FIXED = frozenset(
     {"id", "owner", "service", "attempts", "priority", "created_at", "input_bytes", "parent_id",
-     "part"}
+     "part", "retention", "deadline_at", "deadline_from", "idempotency_key", "reused_from",
+     "retry_of"}
 )  # fmt: skip
 COLUMNS = tuple(JobRow._meta.sorted_field_names)
 MOVING = tuple(name for name in COLUMNS if name not in FIXED)

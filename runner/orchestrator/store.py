@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from runner.orchestrator import changes, queries
+from runner.errors import RequestInFlight
+from runner.orchestrator import changes, intake, queries
 from runner.orchestrator.changes import Change
 from runner.orchestrator.database import Database
 from runner.orchestrator.deliveries import Deliveries, Webhook
+from runner.orchestrator.intake import Once, Taken
 from runner.orchestrator.jobs import CancelRequested, Job, backoff_delay
 from runner.orchestrator.keyring import Keyring
 from runner.orchestrator.queries import Backlog, Transition
 from runner.orchestrator.tables import migrate
 
+IN_FLIGHT = 5.0
+"""Seconds that a second request waits for the first one of its key, at another orchestrator."""
+
 Jobs = list[Job]
+Ids = list[str]
 JobsWithInput = list[tuple[Job, bytes]]
 JobsWithValue = list[tuple[Job, Any]]
 Manifests = list[tuple[str, dict[str, Any], float]]
@@ -43,6 +49,7 @@ class Store:
         self.keys = Keyring(self._database)
         self.deliveries = Deliveries(self._database)
         self._now = now
+        self._chance = chance
         self._backoff = partial(backoff_delay, random=chance)
 
     async def open(self) -> None:
@@ -72,12 +79,36 @@ class Store:
 
     # --- one job ---------------------------------------------------------------------------------
 
-    async def submit(self, *jobs: tuple[Job, bytes], webhook: Webhook | None = None) -> None:
+    async def submit(
+        self,
+        *jobs: tuple[Job, bytes],
+        once: Once | None = None,
+        since: Mapping[str, float] | None = None,
+        webhook: Webhook | None = None,
+    ) -> Taken:
         """Keep new jobs with their inputs, all or none; a composite one before its parts.
 
-        `webhook` is that of the first job.
+        `webhook` is that of each, but for the parts.
+
+        With `once`, a second request gets the jobs of the first; `since` says for each fingerprint
+        how old a result may be that answers it. Raises `IdempotencyMismatch`, `JobErased`, and
+        `RequestInFlight` where the first request is not done for long.
         """
-        await self._database.write(lambda session: changes.submit(session, *jobs, webhook=webhook))
+        patience = time.monotonic() + IN_FLIGHT
+        while True:
+            work = partial(
+                intake.take_in, jobs=jobs, now=self._now(), once=once, since=since, webhook=webhook
+            )
+            try:
+                return await self._database.write(work)
+            except RequestInFlight:
+                if time.monotonic() > patience:
+                    raise
+            await asyncio.sleep(0.02 + 0.08 * self._chance())
+
+    async def replay(self, once: Once) -> Jobs | None:
+        """Return the jobs of the first request under a key, or None; raises as `submit` does."""
+        return await self._database.read(partial(intake.replay, once=once))
 
     async def get(self, job_id: str) -> Job | None:
         """Return the job, or None where there is none."""
@@ -95,9 +126,9 @@ class Store:
         """Return the changes of a job, oldest first."""
         return await self._database.read(partial(queries.transitions, job_id=job_id))
 
-    async def position(self, job: Job) -> int:
-        """Return how many queued jobs of the service stand before this one."""
-        return await self._database.read(partial(queries.position, job=job))
+    async def ahead(self, job: Job) -> tuple[int, int]:
+        """Return how many jobs of the service are queued before this one, and how many run."""
+        return await self._database.read(partial(queries.ahead, job=job))
 
     async def cancel(self, job_id: str, actor: str, revoked: bool, now: float) -> Jobs:
         """Cancel a job and its parts at once where they have not gone, or ask their workers to.
@@ -129,6 +160,7 @@ class Store:
         status: str | None = None,
         service: str | None = None,
         owner: str | None = None,
+        reason: str | None = None,
     ) -> Jobs:
         """Return jobs, newest first; `before` is the (created_at, id) of the last one seen.
 
@@ -142,6 +174,7 @@ class Store:
                 status=status,
                 service=service,
                 owner=owner,
+                reason=reason,
             )
         )
 
@@ -193,6 +226,20 @@ class Store:
     async def overdue(self, now: float) -> Jobs:
         """Return what is queued past its latest start."""
         return await self._database.read(partial(queries.overdue, now=now))
+
+    async def past_deadline(self, now: float) -> Jobs:
+        """Return what has not ended at its deadline."""
+        return await self._database.read(partial(queries.past_deadline, now=now))
+
+    async def purge(self, now: float, limit: int) -> Ids:
+        """Erase at most `limit` jobs whose time is over, with their parts; return their ids."""
+        return await self._database.write(
+            partial(changes.purge, now=now, limit=limit, kept=intake.KEPT)
+        )
+
+    async def mean_seconds(self, service: str) -> float | None:
+        """Return how long the latest jobs of a service that succeeded have run, if any did."""
+        return await self._database.read(partial(queries.mean_seconds, service=service))
 
     async def counts(self) -> dict[tuple[str, str], int]:
         """Count all jobs by (service, status)."""

@@ -48,6 +48,13 @@ class JobRow(peewee.Model):
     revision = peewee.IntegerField()
     parent_id = peewee.TextField(null=True)
     part = peewee.TextField(null=True)
+    retention = peewee.DoubleField(null=True)
+    deadline_at = peewee.DoubleField(null=True)
+    deadline_from = peewee.TextField(null=True)
+    idempotency_key = peewee.TextField(null=True)
+    fingerprint = peewee.TextField(null=True)
+    reused_from = peewee.TextField(null=True)
+    retry_of = peewee.TextField(null=True)
 
     class Meta:
         table_name = "job"
@@ -142,6 +149,19 @@ class WebhookDeliveryRow(peewee.Model):
         table_name = "webhook_delivery"
 
 
+class IdempotencyRow(peewee.Model):
+    """One request that must happen once, by the key that its caller gave it."""
+
+    owner = peewee.TextField()
+    idempotency_key = peewee.TextField()
+    fingerprint = peewee.TextField()
+    created_at = peewee.DoubleField()
+
+    class Meta:
+        table_name = "idempotency"
+        primary_key = peewee.CompositeKey("owner", "idempotency_key")
+
+
 class SchemaVersionRow(peewee.Model):
     """One applied migration; the highest version is that of the database."""
 
@@ -159,6 +179,7 @@ MODELS = (
     TransitionRow,
     ManifestRow,
     ApiKeyRow,
+    IdempotencyRow,
     WebhookRow,
     WebhookDeliveryRow,
     SchemaVersionRow,
@@ -207,7 +228,7 @@ def migrate(session: Session, now: float) -> None:
             f"another database."
         )
     for migration in known:
-        if migration.version not in applied:
+        if migration.version not in applied:  # a lower number may have come later
             for statement in _statements(migration.script, session.engine):
                 session.run(statement)
             session.run(

@@ -23,6 +23,7 @@ from runner.orchestrator.dispatch import Dispatcher
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.repair import REPAIR, Repair
 from runner.orchestrator.store import Store
+from runner.orchestrator.terms import Terms
 from runner.registry import Announcer, Instance, Registry
 from runner.wire import GROUP, LEASE, OrchestratorWire, WorkerWire
 
@@ -105,6 +106,26 @@ class Hand:
             )
         )  # fmt: skip
 
+    def tell_step(self, message: tuple[str, int], picture: dict[str, Any]) -> None:
+        """Say how far the handler is."""
+        job, attempt = message
+        self._wire.publish(
+            events.Progress(
+                job=job, service="hand", attempt=attempt, seq=2, at=time.time(),
+                step=picture["step"], progress=picture,
+            )
+        )  # fmt: skip
+
+    def killed(self, message: tuple[str, int]) -> bool:
+        """Say that the handler did not listen to a cancel, and its process was ended."""
+        job, attempt = message
+        error = {**errors.Canceled("Canceled by ada.").to_problem(), "forced": True}
+        return self._wire.finish(
+            events.Canceled(
+                job=job, service="hand", attempt=attempt, seq=0, at=time.time(), error=error
+            )
+        )
+
     def fail(self, message: tuple[str, int], error: errors.RunnerError) -> bool:
         """Say that the handler failed."""
         job, attempt = message
@@ -119,7 +140,9 @@ class Hand:
 class Deployment:
     """One orchestrator's dispatcher with all it needs, and a clock that can be put forward."""
 
-    def __init__(self, redis_url: str, namespace: str, database_url: str) -> None:
+    def __init__(
+        self, redis_url: str, namespace: str, database_url: str, retention: float | None = None
+    ) -> None:
         self.namespace = namespace
         self.ahead = 0.0
         self.redis = redis.Redis.from_url(redis_url)
@@ -131,7 +154,7 @@ class Deployment:
         self.finished: list[Job] = []
         self.dispatcher = Dispatcher(
             self.store, self.wire, self.producer, self.catalog,
-            on_finished=self.finished.append, clock=self.now,
+            on_finished=self.finished.append, clock=self.now, retention=retention,
         )  # fmt: skip
         self.mender = Repair(self.dispatcher)
 
@@ -182,7 +205,8 @@ class Deployment:
     async def submit(self, manifest: Manifest, n: int = 1, **options: Any) -> Job:
         """Submit a job with an input that is right for the manifest."""
         inputs = dict.fromkeys(manifest.input["required"], n)
-        return await self.dispatcher.admission.submit(Asked(manifest, inputs, 10), **options)
+        terms = Terms(**{"reuse": False, **options})
+        return (await self.dispatcher.admission.submit(Asked(manifest, inputs, 10), terms)).job
 
     async def repair(self, looks: int = 2) -> None:
         """Let so much time go by, as far as the clock says, and look for what got lost."""

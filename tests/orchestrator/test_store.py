@@ -287,10 +287,12 @@ async def test_position_counts_who_goes_first(store: Store) -> None:
     """A job's position follows the order of claims: priority, then age."""
     first, urgent, last = a_job(), a_job(priority=9), a_job()
     await submitted(store, first, urgent, last, a_job(service="other"))
-    assert [await store.position(job) for job in (urgent, first, last)] == [0, 1, 2]
+    assert [await store.ahead(job) for job in (urgent, first, last)] == [(0, 0), (1, 0), (2, 0)]
     await store.cancel(urgent.id, "ada", False, NOW)
-    assert [await store.position(job) for job in (first, last)] == [0, 1]
-    assert await store.position(await store.get(urgent.id)) == 0
+    assert [await store.ahead(job) for job in (first, last)] == [(0, 0), (1, 0)]
+    assert await store.ahead(await store.get(urgent.id)) == (0, 0)
+    await store.ingest([(first.id, started(first), None)], NOW)
+    assert await store.ahead(last) == (0, 1)
 
 
 # --- lists and counts ----------------------------------------------------------------------------

@@ -194,6 +194,6 @@ def test_without_a_secret_the_operator_is_asked_for_one(stage: Stage) -> None:
         answer = client.post("/v1/services/echo/jobs", json={"text": "a"}, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (422, "webhook_refused")
         assert "WEBHOOK_SECRET" in answer.json()["detail"]
-        assert client.post("/v1/services/echo/jobs", json={"text": "a"}).status_code == 202
+        assert client.post("/v1/services/echo/jobs", json={"text": "a"}).status_code in (200, 202)
     stage.parts[-1].stop()
     assert stage.parts[-1].wait() == 0
