@@ -206,7 +206,7 @@ class Caller:
         """Return the status and the headers of the answer."""
         head = (
             f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
+            f"cache-control: no-store\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         self._writer.write(head.encode() + body)
         first, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")

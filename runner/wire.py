@@ -35,10 +35,7 @@ LEASE = 15
 
 JOB_TTL = 24 * 3600
 LIVE_TTL = 3600
-TOLD_TTL = 900
-"""Seconds for which the story of a job that has ended can be read again; the database keeps the
-end. What a busy hour would leave behind does not fit into a small Redis."""
-
+TOLD_TTL = 900  # after a job's end, or what a busy hour told would not fit into a small Redis
 LIVE_LENGTH = 1000
 MAX_STARTS = 3
 """How often one attempt may be started before it is taken for poison."""

@@ -200,7 +200,8 @@ class Stage:
     # --- what callers do -------------------------------------------------------------------------
 
     def submit(self, service: str, inputs: Any = None, **headers: str) -> dict[str, Any]:
-        """Submit a job that must be accepted, and return it."""
+        """Submit a job that must be accepted, and return it; it is worked on anew by default."""
+        headers = {"cache-control": "no-cache", **headers}
         answer = self.http.post(f"/v1/services/{service}/jobs", json=inputs or {}, headers=headers)
         assert answer.status_code in (200, 202), answer.text
         job: dict[str, Any] = answer.json()
