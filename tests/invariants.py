@@ -38,6 +38,7 @@ class Job(NamedTuple):
     attempts: int
     revision: int
     parent: str | None
+    reused: str | None
     canceled: bool
 
 
@@ -86,7 +87,7 @@ def facts(url: str) -> Facts:
     jobs = rows(
         url,
         "SELECT id, service, status, attempt, attempts, revision, parent_id, "
-        "cancel_requested_at IS NOT NULL FROM job",
+        "reused_from, cancel_requested_at IS NOT NULL FROM job",
     )
     histories: dict[str, list[Change]] = defaultdict(list)
     told = "SELECT job_id, revision, status, attempt FROM transition ORDER BY job_id, revision"
@@ -94,7 +95,7 @@ def facts(url: str) -> Facts:
         histories[job_id].append(Change(*change))
     payloads = rows(url, "SELECT job_id, kind, body FROM payload")
     return Facts(
-        {row[0]: Job(*row[:7], bool(row[7])) for row in jobs},
+        {row[0]: Job(*row[:8], bool(row[8])) for row in jobs},
         histories,
         {(job_id, kind): bytes(body) for job_id, kind, body in payloads},
     )
@@ -132,8 +133,9 @@ def _never_goes_back(job: Job, history: list[Change]) -> Iterator[str]:
         yield f"I2: {job.id} went backwards: {steps}"
     if [change.revision for change in history] != list(range(1, job.revision + 1)):
         yield f"I2: {job.id} has a gap in its history"
-    if history and (history[0].status, history[0].attempt) != ("queued", 1):
-        yield f"I2: {job.id} did not begin in the queue"
+    first = "succeeded" if job.reused else "queued"
+    if history and (history[0].status, history[0].attempt) != (first, 1):
+        yield f"I2: {job.id} did not begin as {first}"
     if history and history[-1].attempt != job.attempt:
         yield f"I2: {job.id} is at attempt {job.attempt}, and its history is not"
     if job.attempt > job.attempts:

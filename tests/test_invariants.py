@@ -65,6 +65,9 @@ LIES = {
     "attempt fell": (
         "I2", f"UPDATE transition SET attempt = 0 WHERE job_id = {SUCCEEDED} AND revision = {LAST}",
     ),
+    "begun in the middle": (
+        "I2", f"UPDATE transition SET attempt = 2 WHERE job_id = {SUCCEEDED} AND revision = 1",
+    ),
     "a gap": ("I2", f"DELETE FROM transition WHERE job_id = {SUCCEEDED} AND revision = 1"),
     "too many attempts": ("I2", f"UPDATE job SET attempts = 0 WHERE id = {SUCCEEDED}"),
     "result lost": (

@@ -64,7 +64,9 @@ def leave(stage: Stage, request: bytes, *, hear: bool) -> None:
 
 
 BODY = json.dumps({"text": "a" * 200}).encode()
-POST = ("POST", "/v1/services/echo/jobs", "Content-Type: application/json")
+POST = (
+    "POST", "/v1/services/echo/jobs", "Content-Type: application/json", "Cache-Control: no-store",
+)  # fmt: skip
 WAYS: dict[str, Callable[[Stage, str], tuple[bytes, bool]]] = {
     "before the end of the head": lambda stage, job: (b"POST /v1/ser", False),
     "before the end of the body": lambda stage, job: (
@@ -83,15 +85,15 @@ WAYS: dict[str, Callable[[Stage, str], tuple[bytes, bool]]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_who_leaves_is_forgotten(stage: Stage, followed: str, way: str) -> None:
-    """A hundred callers leave at the same point; all that stays is a pool of connections to Redis
-    and the database, as wide as there were callers at once."""
+    """A hundred callers leave at the same point; all that stays are pools of threads and of
+    connections to Redis and the database, as wide as there were callers at once."""
     orchestrator = stage.parts[0]
     request, hear = WAYS[way](stage, followed)
     before = held(stage, orchestrator)
 
     def back() -> bool:
         now = held(stage, orchestrator)
-        pooled = {"files": AT_ONCE + 10, "redis": AT_ONCE}
+        pooled = {"files": AT_ONCE + 10, "redis": AT_ONCE, "threads": 6}
         return all(now[what] <= before[what] + pooled.get(what, 1) for what in before)
 
     for _ in range(WAVES):
