@@ -7,7 +7,7 @@ LOCK = $(BIN)/uv pip compile pyproject.toml -q --generate-hashes --universal --p
 SERVICES := ner,keyword-extraction,keyphrase-extraction,extractive-summarization,topic-modeling
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench format quality lock train-ner train-tagger clean
+.PHONY: help run demo test fault lint bench format quality lock train-ner train-tagger clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(VENV)/installed  ## The same on a free port, and stop; the exit status s
 test: $(VENV)/tested  ## Set up and run the whole test suite (real Redis, SQLite and PostgreSQL)
 	$(BIN)/python -m pytest
 
+fault: $(VENV)/tested  ## Break everything on purpose, also what takes long, and fuzz the API
+	$(BIN)/python -m pytest tests/fault tests/test_invariants.py tests/orchestrator/test_fuzz.py -m ''
+
 lint: $(VENV)/tested  ## Check style, types and manifests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,9 +34,10 @@ format: $(VENV)/tested  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/tested  ## Measure the HTTP door and the whole job, as ratios to a floor
+bench: $(VENV)/tested  ## Measure the HTTP door, the whole job, and 10,000 jobs at once
 	$(BIN)/python -m bench.http_door
 	$(BIN)/python -m bench.whole_job
+	$(BIN)/python -m bench.burst
 
 quality: $(VENV)/installed  ## Measure how well the services do: make quality DATA=folder
 	$(if $(DATA),,$(error Say where the data sets are: make quality DATA=folder))

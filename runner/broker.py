@@ -198,6 +198,7 @@ def consume(
     signals.worker_process_shutdown.connect(child_exit, weak=False)
     signals.worker_shutting_down.connect(stopping, weak=False)
     signals.setup_logging.connect(no_logging, weak=False)
+    logging.getLogger("celery.app.trace").addFilter(_without_trace)
     app.amqp.queues.select_add(_queue(service, digest))
     app.amqp.queues.select([queue_name(service, digest)])
     # Celery's warning about root is about pickled messages; only JSON is read here.
@@ -214,6 +215,13 @@ def consume(
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _without_trace(record: logging.LogRecord) -> bool:
+    """Log a message that is handed back in one line: nothing of ours has failed."""
+    if record.exc_info and isinstance(record.exc_info[1], Reject):
+        record.exc_info = None
+    return True
 
 
 def busy() -> int:

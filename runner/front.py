@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner import logs, traceparent
@@ -145,3 +146,10 @@ def _route(scope: Scope) -> str:
 
 def _name(scope: Scope) -> str:
     return f"{scope['method']} {_route(scope)}"
+
+
+def methods_at(request: Request) -> str:
+    """Name every method that an address answers, whichever of its routes does; files are read."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [r.methods or set() for r in routes if r.matches(request.scope)[0] != Match.NONE]
+    return ", ".join(sorted(set[str]().union(*found) or {"GET", "HEAD"}))

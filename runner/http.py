@@ -30,7 +30,7 @@ from runner.errors import (
     RunnerError,
     UnsupportedMediaType,
 )
-from runner.front import Front, Observe
+from runner.front import Front, Observe, methods_at
 from runner.jsontext import parse_json
 from runner.stream import KEEP_ALIVE, Events, EventStream, json_line, sse_event
 
@@ -145,7 +145,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         case 404:
             found = NotFound(f"There is nothing at {path}.")
         case 405:
-            allowed = (error.headers or {}).get("Allow", "")
+            error.headers = {"Allow": (allowed := methods_at(request))}
             found = MethodNotAllowed(f"{path} does not answer {method}; it answers {allowed}.")
         case status if 400 <= status < 500:
             found = BadRequest(error.detail)

@@ -146,7 +146,7 @@ def _tag(manifest: Manifest) -> JSON:
 
 def _run(manifest: Manifest) -> JSON:
     output = json_content(ref(f"{_title(manifest)}Output"), _output_examples(manifest))
-    stream = {"schema": {"type": "string", "description": STREAM}}
+    stream = {"schema": {"description": STREAM}}  # a text; or an event, as some readers take it
     return {
         "operationId": f"{_word(manifest)}_run",
         "tags": [manifest.name],

@@ -104,9 +104,9 @@ def job_paths(options: Sequence[JSON] = ()) -> JSON:
             },
             "content": json_content(ref("Job")),
         },
-        **problems(errors.JobUnknown, errors.StoreUnavailable),
+        **problems(errors.BadRequest, errors.JobUnknown, errors.StoreUnavailable),
     }
-    stream = {"schema": {"type": "string", "description": STREAM}}
+    stream = {"schema": {"description": STREAM}}  # a text; or an event, as some readers take it
     jobs = {
         "jobs": {"type": "array", "items": ref("Job")},
         "next_cursor": nullable("string", "The `cursor` of the next page, if there is one."),
@@ -184,7 +184,7 @@ def job_paths(options: Sequence[JSON] = ()) -> JSON:
                         "description": "Server-Sent Events, or one JSON object a line.",
                         "content": {"text/event-stream": stream, "application/x-ndjson": stream},
                     },
-                    **problems(errors.JobUnknown, errors.StoreUnavailable),
+                    **problems(errors.BadRequest, errors.JobUnknown, errors.StoreUnavailable),
                 },
                 "jobs",
                 parameters=[LAST_EVENT_ID],
@@ -208,7 +208,7 @@ def job_paths(options: Sequence[JSON] = ()) -> JSON:
         },
         "/status/{id}": {
             "parameters": [job_id],
-            **get("getStatus", "The same as /v1/jobs/{id}", job, "jobs"),
+            **get("getStatus", "The same as /v1/jobs/{id}", job, "jobs", parameters=[WAIT]),
         },
     }
 

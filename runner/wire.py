@@ -26,7 +26,7 @@ import redis
 import redis.asyncio
 
 from runner import events, payload, traceparent
-from runner.seal import Seal
+from runner.seal import OPEN, Seal
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,12 @@ LEASE = 15
 
 JOB_TTL = 24 * 3600
 LIVE_TTL = 3600
+TOLD_TTL = 900  # after a job's end, or what a busy hour told would not fit into a small Redis
 LIVE_LENGTH = 1000
 MAX_STARTS = 3
 """How often one attempt may be started before it is taken for poison."""
 
 GROUP = "orchestrators"
-
-OPEN = Seal(None)
-"""Seals nothing, and holds everything to be sealed."""
 
 
 def _lua(name: str) -> str:
@@ -275,7 +273,7 @@ class OrchestratorWire:
             live = self.keys.live(job_id)
             body = payload.write({"event": name, "data": data})
             pipe.xadd(live, {"event": body}, maxlen=LIVE_LENGTH, approximate=True)
-            pipe.expire(live, LIVE_TTL)
+            pipe.expire(live, TOLD_TTL if name == "completed" else LIVE_TTL)
         for job_id in done:
             pipe.publish(self.keys.done, job_id)
         await pipe.execute()

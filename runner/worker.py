@@ -27,7 +27,7 @@ from runner.handler import MAX_WARNINGS
 from runner.language import ANY
 from runner.manifest import Manifest
 from runner.registry import BEAT, Announcer, Instance
-from runner.seal import Seal
+from runner.seal import OPEN, Seal
 from runner.settings import Settings
 from runner.watch import GRACE
 
@@ -55,7 +55,7 @@ class Post:
     info: str = ""
     languages: tuple[str, ...] = ()
     queue_name: str = ""
-    seal: Seal = wire.OPEN
+    seal: Seal = OPEN
 
 
 def post_of(settings: Settings) -> Post:

@@ -1,4 +1,4 @@
-"""A wire to cut: a TCP proxy that can lose one reply, fall silent, or hang up."""
+"""A wire to cut: a TCP proxy that can lose or hold back one chunk, fall silent, or hang up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 Match = Callable[[bytes, bytes], bool]
-"""What the client sent last, and what the server answers: whether to lose the answer."""
+"""What the client sent last, and what the server answers (nothing yet on the way there)."""
 
 
 class Proxy:
@@ -23,6 +23,9 @@ class Proxy:
         self._open.set()
         self._lose: Match | None = None
         self.lost = threading.Event()
+        self._hold: Match | None = None
+        self.held = threading.Event()
+        self._closing = threading.Event()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -33,6 +36,7 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self._server.close()
         self._open.set()
+        self._closing.set()
         self.hang_up()
 
     @property
@@ -44,6 +48,11 @@ class Proxy:
         """Swallow the first answer that matches, and hang up on its client."""
         self.lost.clear()
         self._lose = match
+
+    def hold(self, match: Match) -> None:
+        """Keep back the first chunk that matches, for good: its sender can be killed meanwhile."""
+        self.held.clear()
+        self._hold = match
 
     def fall_silent(self) -> None:
         """Take what is sent and pass nothing on, in either direction, as a cut cable does."""
@@ -91,7 +100,12 @@ class Proxy:
                 self._open.wait()
                 if not from_server:
                     said[0] = chunk
-                elif self._lose is not None and self._lose(said[0], chunk):
+                if self._hold is not None and self._hold(said[0], chunk if from_server else b""):
+                    self._hold = None
+                    self.held.set()
+                    self._closing.wait()
+                    break
+                if from_server and self._lose is not None and self._lose(said[0], chunk):
                     self._lose = None
                     self.lost.set()
                     break

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import uuid
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import invariants
+import pytest
 import redis
 
 from runner import embedded
@@ -83,6 +84,7 @@ class Stage:
         self.namespace = f"stage-{uuid.uuid4().hex[:12]}"
         self.database = database or f"sqlite:///{folder}/jobs.db"
         self.parts: list[Part] = []
+        self.accepted: list[str] = []
         self.redis = redis.Redis.from_url(redis_url)
         # Every test wants its own work done, unless it says otherwise.
         anew = {"cache-control": "no-cache"}
@@ -173,7 +175,7 @@ class Stage:
 
         def look() -> bool:
             for part in self.parts:
-                assert part.process.poll() in (None, 0, 3), f"{part.name} died:\n{part.said()}"
+                assert part.process.poll() in (None, 0, 3, -9), f"{part.name} died:\n{part.said()}"
             return waits <= {s["name"] for s in self.services() if s["status"] == "available"}
 
         self.until(look, within, f"{', '.join(sorted(waits))} to be available")
@@ -198,10 +200,12 @@ class Stage:
     # --- what callers do -------------------------------------------------------------------------
 
     def submit(self, service: str, inputs: Any = None, **headers: str) -> dict[str, Any]:
-        """Submit a job that must be accepted, and return it."""
+        """Submit a job that must be accepted, and return it; it is worked on anew by default."""
+        headers = {"cache-control": "no-cache", **headers}
         answer = self.http.post(f"/v1/services/{service}/jobs", json=inputs or {}, headers=headers)
         assert answer.status_code in (200, 202), answer.text
         job: dict[str, Any] = answer.json()
+        self.accepted.append(job["id"])
         return job
 
     def job(self, job_id: str, wait: float = 0) -> dict[str, Any]:
@@ -266,57 +270,34 @@ class Stage:
 
     def history(self, job_id: str) -> list[tuple[str, str | None, int]]:
         """Return (status, reason, attempt) of every change of a job, from the database."""
-        return self._rows(
-            "SELECT status, reason, attempt FROM transition WHERE job_id = ? ORDER BY revision",
-            job_id,
-        )
+        sql = "SELECT status, reason, attempt FROM transition WHERE job_id = ? ORDER BY revision"
+        return invariants.rows(self.database, sql, job_id)
 
-    def check(self, *, within: float = 20.0) -> None:
-        """Fail unless every accepted job has ended once, and nothing is left on the conveyor.
+    def check(self, *, within: float = 20.0, most: int = 9, whole: bool = False) -> None:
+        """Fail unless all invariants hold, at the latest `within` seconds from now.
 
-        A succeeded job has its output, and no other has one; (attempt, rank) never falls.
+        `most` is how often one job may have been started; `whole` says that `accepted` names all
+        jobs that there are.
         """
-        rows = self._rows("SELECT id, service, status, attempt FROM job")
-        for job_id, service, status, attempt in rows:
-            history = self.history(job_id)
-            ends = [state for state, _, _ in history if state in TERMINAL]
-            assert ends == [status], f"{job_id} is {status} after {history}"
-            assert history[-1][0] == status
-            assert history[-1][2] == attempt
-            ranks = [(a, ("queued", "running", *TERMINAL).index(s)) for s, _, a in history]
-            assert ranks == sorted(ranks), f"{job_id} went backwards: {history}"
-            outputs = self._rows(
-                "SELECT 1 FROM payload WHERE kind = 'output' AND job_id = ?", job_id
-            )
-            kept = service != "" and status == "succeeded"  # a composite job's are its parts'
-            assert len(outputs) == kept, f"{job_id} has {len(outputs)} outputs"
-        self.until(lambda: not self.left_over(), within, "an empty conveyor")
 
-    def left_over(self) -> list[str]:
-        """Return what still waits or is held in Redis, and our keys that would stay for ever."""
-        found = []
-        lasting = ("results", "instances", "_kombu")
-        for raw in self.redis.scan_iter(f"{self.namespace}:*", count=1000):
-            key = raw.decode()
-            name = key.removeprefix(f"{self.namespace}:")
-            held = name.startswith(("q:", "lease:")) or name.endswith(
-                (":unacked", ":unacked_index")
-            )
-            if held or (name == "results" and self.redis.xlen(key)):
-                found.append(key)
-            elif self.redis.ttl(key) == -1 and not name.startswith(lasting):
-                found.append(f"{key} (without end)")
-        return found
+        def broken() -> list[str]:
+            seen = invariants.Seen(self.accepted if whole else None, self.starts(), most)
+            found = invariants.violations(invariants.facts(self.database), seen)
+            return found + invariants.left_over(self.redis, self.namespace)
+
+        with contextlib.suppress(pytest.fail.Exception):
+            self.until(lambda: not broken(), within)
+            return
+        pytest.fail("\n".join(broken()[:20]))
+
+    def starts(self) -> dict[str, int]:
+        """Return how often each job was started, for jobs whose story is still told."""
+        return invariants.starts(self.redis, self.namespace, self.accepted)
 
     def messages(self, manifest: Manifest) -> int:
         """Return how many messages wait in the queue of a manifest."""
         queue = queue_name(manifest.name, manifest.digest)
         return int(self.redis.llen(f"{self.namespace}:{queue}"))
-
-    def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        path = self.database.removeprefix("sqlite:///")
-        with contextlib.closing(sqlite3.connect(path, timeout=10)) as connection:
-            return connection.execute(sql, values).fetchall()
 
 
 def gallery(name: str) -> Manifest:

@@ -54,6 +54,20 @@ def test_a_row_measures_ratios_and_ends(row, tmp_path):
     assert left(folder) == []
 
 
+def test_a_burst_is_checked_and_ends(tmp_path):
+    """The burst says what became of every job, and its status whether the promises were kept."""
+    folder, file = tmp_path / "tmp", tmp_path / "measured.json"
+    folder.mkdir()
+    command = [sys.executable, "-m", "bench.burst", "--jobs", "40", "--clients", "8"]
+    ran = subprocess.run(
+        [*command, "--json", str(file)], cwd=ROOT, env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert json.loads(file.read_text())["ends"] == "40 succeeded"
+    assert left(folder) == []
+
+
 def test_an_interrupted_row_leaves_nothing_behind(tmp_path):
     """Ctrl-C between the start and the first table ends every process that was started."""
     process = start("whole_job", tmp_path, "--seconds", "100")

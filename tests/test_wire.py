@@ -387,6 +387,16 @@ async def story(end: OrchestratorWire, after: str = "0") -> list[tuple[str, dict
     raise AssertionError("a follower is told when there is nothing new")
 
 
+async def test_the_story_of_an_ended_job_goes_sooner(
+    loaded: OrchestratorWire, worker: WorkerWire, raw: redis.Redis
+) -> None:
+    """What an hour of jobs told must not fill Redis: a story stays for minutes after its end."""
+    worker.publish(said(events.Started, worker="w1"))
+    assert raw.ttl(worker.keys.live(JOB)) > wire.TOLD_TTL
+    await loaded.tell([(JOB, "completed", {"status": "succeeded"})], [])
+    assert 0 < raw.ttl(worker.keys.live(JOB)) <= wire.TOLD_TTL
+
+
 async def test_a_follower_hears_everything_in_order(
     loaded: OrchestratorWire, worker: WorkerWire
 ) -> None:

@@ -15,7 +15,7 @@ import peewee
 
 from runner.errors import StoreUnavailable
 from runner.orchestrator.session import Session, connections
-from runner.orchestrator.trouble import RETRY_AFTER, is_hopeless, is_trouble, unavailable
+from runner.orchestrator.trouble import IN_DOUBT, RETRY_AFTER, is_hopeless, is_trouble, unavailable
 
 T = TypeVar("T")
 
@@ -115,9 +115,10 @@ class Database:
             # A caller that goes away takes its unit out of the line, if that has not begun.
             return await asyncio.wait_for(asyncio.wrap_future(unit.future), within)
         except TimeoutError:
-            raise StoreUnavailable(
-                f"The database did not answer within {within:g} s.", retry_after=RETRY_AFTER
-            ) from None
+            sentence = f"The database did not answer within {within:g} s."
+            if line is self._writes and not unit.future.cancelled():  # its turn had come
+                sentence += IN_DOUBT
+            raise StoreUnavailable(sentence, retry_after=RETRY_AFTER) from None
 
     # --- on the writer's thread ------------------------------------------------------------------
 

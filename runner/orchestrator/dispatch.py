@@ -87,7 +87,7 @@ class Dispatcher:
         if job.status == "canceled":
             return job
         if job.finished:
-            raise JobFinished(f"The job has already {job.status}.", job_status=job.status)
+            raise _too_late(job)
         if job.composite:  # all asked at once, so that what is asked here is asked whole
             await self.announce(await self.store.cancel(job_id, actor, False, self.clock()))
             for part in await self.store.parts(job_id):
@@ -95,7 +95,11 @@ class Dispatcher:
                     await self._cancel(part.id, actor)
         else:
             await self._cancel(job_id, actor)
-        return await self.following.job(job_id)
+        after = await self.following.job(job_id)
+        # Its end may have come first; of a whole that failed, parts were canceled all the same.
+        if after.status == "succeeded" or (after.status == "failed" and not after.composite):
+            raise _too_late(after)
+        return after
 
     async def _cancel(self, job_id: str, actor: str) -> None:
         revoked = False
@@ -297,6 +301,10 @@ class Dispatcher:
         with contextlib.suppress(redis.RedisError):
             picture = await self.wire.progress(event.job)
         return replace(event, progress=picture and ended(picture, event.kind, event.at))
+
+
+def _too_late(job: Job) -> JobFinished:
+    return JobFinished(f"The job has already {job.status}.", job_status=job.status)
 
 
 def wanted() -> bool:

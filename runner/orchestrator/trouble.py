@@ -9,6 +9,9 @@ from runner.errors import StoreUnavailable
 RETRY_AFTER = 5
 """Seconds after which a caller may try again."""
 
+IN_DOUBT = " Whether the change was saved is not known."
+"""What is added where a change may have been committed although nobody heard of it."""
+
 TROUBLES = (
     ("SQLITE_FULL", "The disk of the database is full."),
     ("SQLITE_BUSY", "Another process keeps the database file locked."),
@@ -64,7 +67,7 @@ def unavailable(error: BaseException, *, committing: bool = False) -> StoreUnava
     code = _code(error)
     sentence = next(sentence for start, sentence in TROUBLES if code.startswith(start))
     if committing:
-        sentence += " Whether the change was saved is not known."
+        sentence += IN_DOUBT
     told = StoreUnavailable(sentence, retry_after=RETRY_AFTER)
     told.__cause__ = error
     return told

@@ -332,6 +332,8 @@ def test_unknown_places_and_methods(stage: Stage) -> None:
     problem(stage.http.delete("/v1/jobs/nothing"), 404, "job_unknown")
     problem(get("/nowhere"), 404, "not_found")
     problem(stage.http.put("/v1/jobs", json={}), 405, "method_not_allowed")
+    assert stage.http.put("/v1/jobs").headers["allow"] == "GET, HEAD, POST"
+    assert stage.http.put("/static/docs.js").headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize(

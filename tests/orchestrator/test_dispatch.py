@@ -635,7 +635,8 @@ async def test_first_end_wins(deployment: Deployment) -> None:
         cancel = asyncio.create_task(deployment.dispatcher.cancel(job.id, "ada"))
         await asyncio.to_thread(hand.succeed, message)
         (outcome,) = await asyncio.gather(cancel, return_exceptions=True)
-        assert isinstance(outcome, Job | errors.JobFinished)
+        # Who was told that the job is finished was also told that it was not canceled.
+        assert isinstance(outcome, errors.JobFinished) or not outcome.finished
         await deployment.status(job.id, "succeeded")
     await deployment.until(lambda: len(deployment.finished) >= 5)
     assert len({job.id for job in deployment.finished}) == len(deployment.finished) == 5
