@@ -7,7 +7,7 @@ LOCK = $(BIN)/uv pip compile pyproject.toml -q --generate-hashes --universal --p
 SERVICES := ner,keyword-extraction,keyphrase-extraction,extractive-summarization,topic-modeling
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test fault lint bench format quality lock train-ner train-tagger clean
+.PHONY: help run demo test fault lint bench format quality lock audit train-ner train-tagger clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ lock: $(VENV)/installed  ## Pin what the images install, with hashes, in locks/
 	$(LOCK) -o locks/orchestrator.txt
 	for service in $$(echo $(SERVICES) | tr , ' '); do \
 	  $(LOCK) --extra $$service -o locks/$$service.txt || exit 1; done
+
+audit: $(VENV)/installed  ## Look the locked versions up among known vulnerabilities (asks pypi.org)
+	$(PIP) install pip-audit
+	for lock in locks/*.txt; do $(BIN)/pip-audit --disable-pip --no-deps --progress-spinner off -r $$lock || exit 1; done
 
 train-ner: $(VENV)/installed  ## Train the bundled NER model: make train-ner DATA=folder (15 min)
 	$(if $(DATA),,$(error Say where the data sets are: make train-ner DATA=folder))
