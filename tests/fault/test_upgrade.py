@@ -66,7 +66,7 @@ def test_an_upgrade_and_its_rollback_lose_nothing(
             after = stage.worker(path)
             until(lambda: len(living(stage)) == 2, 30, "both versions")
             before.stop()
-            before.wait()  # with or without a push at the end of its grace: what counts is every job
+            before.wait()  # pushed at the end of its grace or not: what counts is every job
             until(lambda: serves(version), 20, version)
             so_far = len(stage.accepted)
             until(lambda: len(stage.accepted) > so_far + 5, 20, "more load")
