@@ -45,6 +45,12 @@ class Until(Protocol):
         """
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run coroutines on asyncio."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="session")
 def until() -> Until:
     """Give the one way to wait: `until(lambda: job.done, within=5, why="the job's end")`."""

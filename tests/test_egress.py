@@ -25,12 +25,6 @@ pytestmark = pytest.mark.anyio
 LOOPBACK = Allowed("127.0.0.1:*")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the coroutines of this file on asyncio."""
-    return "asyncio"
-
-
 def names(*answers: list[str]) -> Callable[[str, int], object]:
     """Return a resolver that gives these answers in turn, the last one for ever."""
     left = list(answers)

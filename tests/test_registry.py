@@ -21,12 +21,6 @@ XSS = '<script>alert("é")</script>{{7*7}}\x1b[2J\u202e'
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Run the coroutines of this file on asyncio."""
-    return "asyncio"
-
-
-@pytest.fixture
 async def registry(redis_url: str, namespace: str) -> AsyncIterator[Registry]:
     """Give the reading side."""
     client = connection.connect_async(redis_url, "test-registry")

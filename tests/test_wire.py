@@ -23,12 +23,6 @@ JOB = "0190-job"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Run the coroutines of this file on asyncio."""
-    return "asyncio"
-
-
-@pytest.fixture
 def worker(raw: redis.Redis, namespace: str) -> WorkerWire:
     """Give the worker's end."""
     return WorkerWire(raw, namespace)

@@ -23,12 +23,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Run the coroutines of this file on asyncio."""
-    return "asyncio"
-
-
-@pytest.fixture
 async def deployment(
     redis_url: str, namespace: str, database_url: str
 ) -> AsyncIterator[Deployment]:

@@ -22,12 +22,6 @@ pytestmark = pytest.mark.anyio
 numbers = itertools.count(1)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the coroutines of this file on asyncio."""
-    return "asyncio"
-
-
 def a_document(name: str = "echo", version: str = "1.0.0", **changes: Any) -> dict[str, Any]:
     """Return the document of a sound manifest, with changes."""
     return {

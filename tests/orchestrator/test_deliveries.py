@@ -38,12 +38,6 @@ DAY = 24 * 3600
 numbers = itertools.count()
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the coroutines of this file on asyncio."""
-    return "asyncio"
-
-
 @dataclass
 class Clock:
     """A clock that goes when it is told to."""

@@ -30,12 +30,6 @@ from runner.wire import GROUP, LEASE, OrchestratorWire, WorkerWire
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the coroutines of this file on asyncio."""
-    return "asyncio"
-
-
 def a_manifest(version: str = "1.0.0", required: str = "n", **limits: Any) -> Manifest:
     """Return a manifest of the service `hand`; versions differ in what their input requires."""
     return from_document(

@@ -22,12 +22,6 @@ pytestmark = pytest.mark.anyio
 NOW = 1_000_000.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the coroutines of this file on asyncio."""
-    return "asyncio"
-
-
 def a_manifest() -> Manifest:
     """Return the manifest of a service with two steps."""
     return from_document(

@@ -24,12 +24,6 @@ pytestmark = pytest.mark.anyio
 numbers = itertools.count()
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the coroutines of this file on asyncio."""
-    return "asyncio"
-
-
 class Clock:
     """A clock that stands still until it is put forward."""
 

@@ -34,12 +34,6 @@ numbers = itertools.count()
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Run the coroutines of this file on asyncio."""
-    return "asyncio"
-
-
-@pytest.fixture
 async def store(database_url: str) -> AsyncIterator[Store]:
     """Give an open store whose clock stands still and whose backoffs are half their most."""
     store = Store(database_url, now=lambda: NOW, chance=lambda: 0.5)

@@ -18,12 +18,6 @@ pytestmark = pytest.mark.anyio
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run the coroutines of this file on asyncio."""
-    return "asyncio"
-
-
 def a_job(**fields: Any) -> Job:
     """Return a job that has ended."""
     usual: dict[str, Any] = {
