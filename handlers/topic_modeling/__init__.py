@@ -9,7 +9,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from handlers.topic_modeling.apart import Apart
+from handlers.text.documents import Apart
 from handlers.topic_modeling.corpus import Corpus, Reader, Stemmer
 from handlers.topic_modeling.table import Table
 from handlers.topic_modeling.topics import Found, Wish, assignments, describe, find
