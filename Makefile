@@ -47,7 +47,8 @@ quality: $(VENV)/installed  ## Measure how well the services do: make quality DA
 lock: $(VENV)/installed  ## Pin what the images install, with hashes, in locks/
 	$(PIP) install uv
 	@mkdir -p locks
-	$(LOCK) -o locks/orchestrator.txt
+	$(LOCK) -o locks/runner.txt
+	$(LOCK) --extra otel -o locks/orchestrator.txt
 	for service in $$(echo $(SERVICES) | tr , ' '); do \
 	  $(LOCK) --extra $$service -o locks/$$service.txt || exit 1; done
 

@@ -167,7 +167,7 @@ def up_(files: tuple[Path, ...], demo: bool, once: bool, **flags_given: str | No
 
 for command in (
     author_commands.check, author_commands.new, key_commands.keys, deploy_commands.compose_,
-    deploy_commands.kubernetes_, deploy_commands.health,
+    deploy_commands.kubernetes_, deploy_commands.image_, deploy_commands.health,
 ):  # fmt: skip
     cli.add_command(command)
 

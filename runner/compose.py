@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from runner.manifest import Manifest
+from runner.settings import config_name
 
 HEAD = """\
-# The whole platform: docker compose up --build
+# The whole platform: docker compose up
 # Written by `nlp-runner compose` from manifests/*.yaml; a new service is there after the next one.
-# Every ${VARIABLE:-default} can be set in .env or in the environment; other settings are those of
-# .envdefault. Works with docker-compose 1.29 and with Compose v2.
+# Every ${VARIABLE:-default} can be set in .env or in the environment: docs/deploy.md. Works with
+# docker-compose 1.29 and with Compose v2.
 
 x-hardened: &hardened
   restart: unless-stopped
   security_opt: ["no-new-privileges:true"]
   cap_drop: [ALL]
   pids_limit: 512
-  stop_grace_period: 45s
+  stop_grace_period: ${STOP_GRACE_PERIOD:-45s}
   logging: {driver: json-file, options: {max-size: 10m, max-file: "3"}}
 
 x-ours: &ours
@@ -28,10 +28,10 @@ x-ours: &ours
   read_only: true
   tmpfs: [/tmp]
 
-x-worker: &worker
-  SERVICE_MODE: worker
+x-settings: &settings
   NAMESPACE: ${NAMESPACE:-nlp}
   WIRE_SECRET: ${WIRE_SECRET:-change-me}
+  SHUTDOWN_GRACE: ${SHUTDOWN_GRACE:-30}
   LOG_LEVEL: ${LOG_LEVEL:-info}
   LOG_FORMAT: ${LOG_FORMAT:-json}
 
@@ -54,20 +54,26 @@ services:
       timeout: 5s
       retries: 20
 
-"""
-
-REDIS = """\
-  # Each part has its own user: see docs/deploy.md.
   redis:
     <<: *hardened
     image: redis:7-alpine
-    cap_add: [CHOWN, SETGID, SETUID]
-    mem_limit: ${{REDIS_MEMORY:-1g}}
-    command: >-
-      redis-server --bind * --appendonly yes --maxmemory-policy noeviction
-      --maxmemory ${{REDIS_MAXMEMORY:-700mb}}
-{users}
-    environment: {{REDISCLI_AUTH: "${{BROKER_PASS:-change-me}}"}}
+    user: redis
+    read_only: true
+    tmpfs: [/tmp]
+    mem_limit: ${REDIS_MEMORY:-1g}
+    command: [sh, -c, 'echo "$$CONFIG" > /tmp/redis.conf && exec redis-server /tmp/redis.conf']
+    environment:
+      REDISCLI_AUTH: ${BROKER_PASS:-change-me}
+      # Each part has a user of its own, who may do what docs/deploy.md says, and no more.
+      CONFIG: |
+        bind *
+        protected-mode no
+        dir /data
+        appendonly yes
+        maxmemory ${REDIS_MAXMEMORY:-700mb}
+        maxmemory-policy noeviction
+        user default off
+@users@
     volumes: [redis:/data]
     networks: [inside]
     healthcheck:
@@ -78,47 +84,43 @@ REDIS = """\
 
   orchestrator:
     <<: *ours
-    image: nlp-runner/orchestrator
-    build: {{context: ., dockerfile: Dockerfile.base, args: {{SERVICE: orchestrator}}}}
+    image: ${IMAGES:-nlp-runner}/orchestrator:${TAG:-latest}
+    build: {context: ., dockerfile: Dockerfile.base, args: {SERVICE: orchestrator}}
     depends_on:
-      postgres: {{condition: service_healthy}}
-      redis: {{condition: service_healthy}}
+      postgres: {condition: service_healthy}
+      redis: {condition: service_healthy}
     # On this machine only; a proxy that ends TLS, or HOST_ADDRESS=0.0.0.0 with AUTH=on, opens it.
-    ports: ["${{HOST_ADDRESS:-127.0.0.1}}:${{PORT:-8000}}:8000"]
-    mem_limit: ${{ORCHESTRATOR_MEMORY:-1g}}
+    ports: ["${HOST_ADDRESS:-127.0.0.1}:${PORT:-8000}:8000"]
+    mem_limit: ${ORCHESTRATOR_MEMORY:-1g}
     networks: [inside, outside]
     environment:
+      <<: *settings
       HOST: 0.0.0.0
       PORT: 8000
-      DATABASE_URL: ${{DATABASE_URL:-postgresql://nlp@postgres:5432/nlp}}
-      PGPASSWORD: ${{POSTGRES_PASSWORD:-change-me}}
-      SERVICES_BROKER: ${{SERVICES_BROKER:-redis://orchestrator@redis:6379/0}}
-      BROKER_PASS: ${{BROKER_PASS:-change-me}}
-      WIRE_SECRET: ${{WIRE_SECRET:-change-me}}
-      NAMESPACE: ${{NAMESPACE:-nlp}}
-      AUTH: ${{AUTH:-off}}
-      RESOLVE_POLICY: ${{RESOLVE_POLICY:-any}}
-      WEBHOOK_SECRET: ${{WEBHOOK_SECRET:-}}
-      WEBHOOK_ALLOW: ${{WEBHOOK_ALLOW:-}}
-      LOG_LEVEL: ${{LOG_LEVEL:-info}}
-      LOG_FORMAT: ${{LOG_FORMAT:-json}}
+      DATABASE_URL: ${DATABASE_URL:-postgresql://nlp@postgres:5432/nlp}
+      PGPASSWORD: ${POSTGRES_PASSWORD:-change-me}
+      SERVICES_BROKER: ${SERVICES_BROKER:-redis://orchestrator@redis:6379/0}
+      BROKER_PASS: ${BROKER_PASS:-change-me}
+      AUTH: ${AUTH:-off}
+@orchestrator@
 """
 
-SERVICE = """\
-
-  {name}:
+SERVICE = """
+  @name@:
     <<: *ours
-    image: nlp-runner/{name}
-    build: {{context: ., dockerfile: Dockerfile.base, args: {{SERVICE: {name}{arguments}}}}}
+    image: ${IMAGES:-nlp-runner}/@name@:${TAG:-latest}
+    build: {context: ., dockerfile: Dockerfile.base, args: {SERVICE: @name@@arguments@}}
     depends_on:
-      redis: {{condition: service_healthy}}
-    mem_limit: ${{{variable}_MEMORY:-2g}}
+      redis: {condition: service_healthy}
+    mem_limit: ${@NAME@_MEMORY:-2g}
     networks: [inside]
     environment:
-      <<: *worker
-      SERVICES_BROKER: ${{{variable}_BROKER:-redis://worker-{name}@redis:6379/0}}
-      BROKER_PASS: ${{{variable}_BROKER_PASS:-change-me}}
-      CONCURRENCY: ${{{variable}_CONCURRENCY:-{concurrency}}}
+      <<: *settings
+      SERVICE_MODE: worker
+      SERVICES_BROKER: ${@NAME@_BROKER:-redis://worker-@name@@redis:6379/0}
+      BROKER_PASS: ${@NAME@_BROKER_PASS:-change-me}
+      CONCURRENCY: ${@NAME@_CONCURRENCY:-@concurrency@}
+@settings@
 """
 
 TAIL = """
@@ -127,7 +129,15 @@ TAIL = """
     <<: *hardened
     image: prom/prometheus:v2.53.0
     profiles: [monitoring]
+    read_only: true
+    tmpfs: [/tmp]
     mem_limit: 512m
+    entrypoint: [sh, -c, 'echo "$$API_KEY" > /tmp/api_key && exec prometheus "$$@"', "-"]
+    command:
+      - --config.file=/etc/prometheus/prometheus.yml
+      - --storage.tsdb.path=/prometheus
+    environment:
+      API_KEY: ${PROMETHEUS_API_KEY:-}
     ports: ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"]
     volumes: ["./monitoring/prometheus:/etc/prometheus:ro", "prometheus:/prometheus"]
     networks: [inside, outside]
@@ -146,7 +156,8 @@ TAIL = """
     networks: [inside, outside]
 
 networks:
-  inside: {internal: true}
+  # Nothing gets in or out, unless Redis is elsewhere.
+  inside: {internal: "${INSIDE_ONLY:-true}"}
   outside:
 
 volumes:
@@ -165,33 +176,50 @@ WORKER = (
 )
 """What the Redis users may do, in the namespace `nlp`."""
 
+ORCHESTRATORS = (
+    "MAX_WAIT", "RETENTION", "RESOLVE_POLICY", "WEBHOOK_SECRET", "WEBHOOK_ALLOW",
+    "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS",
+)  # fmt: skip
+WORKERS = ("SERVICE_NAME", "MODEL_INFO", "QUEUE_NAME", "LANGUAGE")
+"""Settings that are handed through; a worker's with its service's name before them."""
+
 
 def compose_file(manifests: Sequence[Manifest]) -> str:
     """Return the text of docker-compose.yml for these services."""
-    users = [_user("default", "", "")]
-    users.append(_user("orchestrator", ">${BROKER_PASS:-change-me}", ORCHESTRATOR))
+    users = [_user("orchestrator", "BROKER_PASS", ORCHESTRATOR)]
     for manifest in manifests:
-        secret = f">${{{_variable(manifest)}_BROKER_PASS:-change-me}}"
+        secret = config_name(manifest.name, "broker_pass")
         users.append(_user(f"worker-{manifest.name}", secret, WORKER.format(name=manifest.name)))
-    services = [SERVICE.format(
-        name=manifest.name, variable=_variable(manifest), arguments=_arguments(manifest),
-        concurrency=manifest.limits.concurrency,
-    ) for manifest in manifests]  # fmt: skip
-    return HEAD + REDIS.format(users="\n".join(users)) + "".join(services) + TAIL
+    types = sorted({manifest.type.upper() for manifest in manifests})
+    defaults = (f"{kind}_DEFAULT" for kind in types)
+    # The language of a desktop is in LANGUAGE, too: here it has the name that LinTO gave it.
+    settings = _settings([*((name, name) for name in (*ORCHESTRATORS, *defaults)),
+                          ("LANGUAGE", "APP_LANG")])  # fmt: skip
+    head = HEAD.replace("@users@", "\n".join(users)).replace("@orchestrator@", settings)
+    return head + "".join(map(_service, manifests)) + TAIL
 
 
-def _user(name: str, password: str, rules: str) -> str:
-    """Return the option that gives Redis a user; its keys stand under the namespace."""
+def _service(manifest: Manifest) -> str:
+    config = [config_name(manifest.name, key) for key in manifest.config]
+    settings = _settings([
+        *((name, config_name(manifest.name, name)) for name in WORKERS),
+        *((name, name) for name in config),
+    ])  # fmt: skip
+    concurrency = str(manifest.limits.concurrency)
+    text = SERVICE.replace("@arguments@", _arguments(manifest)).replace("@settings@", settings)
+    text = text.replace("@name@", manifest.name).replace("@concurrency@", concurrency)
+    return text.replace("@NAME@", manifest.name.upper().replace("-", "_"))
+
+
+def _settings(names: Iterable[tuple[str, str]]) -> str:
+    """Return the lines that hand variables into a container; what is empty counts as not said."""
+    return "\n".join(f"      {inside}: ${{{outside}:-}}" for inside, outside in names)
+
+
+def _user(name: str, secret: str, rules: str) -> str:
+    """Return the line of a Redis user; its keys stand under the namespace."""
     rules = rules.replace("nlp:", "${NAMESPACE:-nlp}:")
-    state = f"on {password} resetchannels" if rules else "off"
-    return textwrap.fill(
-        f"--user {name} {state} {rules}".rstrip(), 100, initial_indent=" " * 6,
-        subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
-
-
-def _variable(manifest: Manifest) -> str:
-    return manifest.name.upper().replace("-", "_")
+    return f'        user {name} on ">${{{secret}:-change-me}}" resetchannels {rules}'
 
 
 def _arguments(manifest: Manifest) -> str:

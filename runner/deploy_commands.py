@@ -8,7 +8,7 @@ from typing import Any
 import click
 import httpx
 
-from runner import compose, kubernetes, pulse, source
+from runner import compose, image, kubernetes, pulse, source
 from runner.command import INVALID, all_files, flags, load_all, settings_of
 from runner.errors import Unavailable
 
@@ -43,6 +43,17 @@ def compose_(files: tuple[Path, ...], output: Path, check: bool) -> None:
     else:
         output.write_text(text, "utf-8")
         click.echo(f"{output} written.")
+
+
+@click.command(name="image")
+@click.argument("service")
+@click.argument("target", type=click.Path(path_type=Path))
+def image_(service: str, target: Path) -> None:
+    """Copy into the folder TARGET what the image of SERVICE holds of this one.
+
+    Dockerfile.base asks for it; `orchestrator` is a service here, too.
+    """
+    image.gather(service, Path(), target)
 
 
 @click.command(name="health")

@@ -64,6 +64,7 @@ FLOORS = {
     "registry": (4, "redis orjson"),
     "command": (4, "click"),
     "compose": (4, ""),
+    "image": (4, ""),
     "kubernetes": (4, ""),
     "up": (4, "rich"),
     "__init__": (5, ""),

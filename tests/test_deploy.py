@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from runner import pulse
+from runner import image, pulse
 from runner.cli import cli
 from runner.compose import ORCHESTRATOR, WORKER, compose_file
 from runner.embedded import free_port
@@ -50,20 +50,20 @@ def test_every_service_is_there_and_hardened(composed: dict[str, Any]) -> None:
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["mem_limit"], name
         assert service["pids_limit"], name
-        assert service["stop_grace_period"] == "45s", name
+        assert service["stop_grace_period"] == "${STOP_GRACE_PERIOD:-45s}", name
     for name in (*NAMES, "orchestrator"):
         assert services[name]["read_only"] is True
         assert services[name]["init"] is True
     for name in (*NAMES, "redis", "postgres"):
         assert services[name]["networks"] == ["inside"]
         assert "ports" not in services[name]
-    assert composed["networks"]["inside"] == {"internal": True}
+    assert composed["networks"]["inside"] == {"internal": "${INSIDE_ONLY:-true}"}
 
 
 def test_each_part_is_a_redis_user_of_its_own(composed: dict[str, Any]) -> None:
     """The default user is off, and every worker has a user, as docs/deploy.md shows them."""
-    command = composed["services"]["redis"]["command"]
-    users = re.findall(r"--user (\S+) (\S+)", command)
+    config = composed["services"]["redis"]["environment"]["CONFIG"]
+    users = re.findall(r"^user (\S+) (\S+)", config, re.M)
     assert users[0] == ("default", "off")
     assert [name for name, state in users[1:] if state == "on"] == [
         "orchestrator", *(f"worker-{name}" for name in NAMES),
@@ -88,6 +88,22 @@ def test_the_command_writes_prints_and_checks(tmp_path: Path, monkeypatch: Any) 
     assert printed.output == (tmp_path / "docker-compose.yml").read_text("utf-8")
     assert "worker-ner" in printed.output
     assert "topic-modeling" not in printed.output
+    assert not re.search("@[a-zA-Z]+@", printed.output), "a place that was not filled in"
+
+
+def test_every_setting_of_a_part_can_be_set_from_outside(composed: dict[str, Any]) -> None:
+    """What the commands in a container read is in .env's reach, but for where they listen."""
+    inside = {"HOST", "PORT", "CONCURRENCY", "QUEUE_SIZE", "MANIFEST", "SERVICE_MODE", "API_KEY"}
+    services = composed["services"]
+    for name, command in (("orchestrator", cli.commands["orchestrator"]), ("ner", cli)):
+        asked = {option.name for option in command.params if str(option.name).isupper()}
+        handed = {key for key, value in services[name]["environment"].items() if "${" in str(value)}
+        assert asked - inside <= handed, name
+    assert {"NER_MODEL", "NER_EXPECTED", "CONCURRENCY"} <= set(services["ner"]["environment"])
+    text = (HOUSE / "docker-compose.yml").read_text("utf-8")
+    assert "${LANGUAGE" not in text, "a desktop's LANGUAGE would narrow the services"
+    defaults = {m.type.upper() + "_DEFAULT" for m in MANIFESTS}
+    assert defaults <= set(services["orchestrator"]["environment"])
 
 
 # --- Kubernetes ----------------------------------------------------------------------------------
@@ -169,6 +185,54 @@ def test_nobody_at_the_port_is_said() -> None:
 
 
 # --- the images ----------------------------------------------------------------------------------
+
+
+def found(folder: Path) -> set[str]:
+    """Return the files in a folder, without bytecode."""
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()
+            and p.suffix != ".pyc"}  # fmt: skip
+
+
+def test_an_image_holds_its_service_and_nothing_of_the_others(tmp_path: Path) -> None:
+    """A handler comes with what handlers share, and without the handlers of other manifests."""
+    made = CliRunner().invoke(cli, ["image", "ner", str(tmp_path / "ner")])
+    assert made.exit_code == 0, made.output
+    files = found(tmp_path / "ner")
+    assert {"manifests/ner.yaml", "handlers/ner/__init__.py", "handlers/text/__init__.py"} <= files
+    folders = {file.rpartition("/")[0].split("/model")[0] for file in files}
+    assert folders == {"", "manifests", "handlers/ner", "handlers/text"}
+    assert (tmp_path / "ner" / "requires").read_text() == "spacy>=3.8\npy3langid>=0.3\n"
+    assert (tmp_path / "ner" / "packages").read_text() == ""
+    start = tmp_path / "ner" / "start"
+    assert start.read_text().splitlines()[-1] == (
+        'exec nlp-runner --manifest manifests/ner.yaml "$@"'
+    )
+    assert start.stat().st_mode & 0o111 == 0o111
+    assert list((tmp_path / "ner" / "handlers" / "ner").glob("__pycache__/*.pyc"))
+
+
+def test_the_image_of_the_orchestrator_holds_no_service(tmp_path: Path) -> None:
+    """It needs its starter only."""
+    image.gather("orchestrator", HOUSE, tmp_path / "it")
+    assert found(tmp_path / "it") == {"start", "requires", "packages"}
+    assert "exec nlp-runner orchestrator" in (tmp_path / "it" / "start").read_text()
+
+
+def test_a_handler_that_is_one_file_comes_alone(tmp_path: Path) -> None:
+    """`word_count:run` needs no folder; a broken manifest stops nobody else's image."""
+    house = tmp_path / "house"
+    (house / "manifests").mkdir(parents=True)
+    (house / "word_count.py").write_text("def run(ctx, **inputs): ...\n")
+    (house / "other.py").write_text("")
+    text = (HOUSE / "tests" / "gallery" / "echo.yaml").read_text("utf-8")
+    text = re.sub("^handler: .*$", "handler: word_count:run", text, flags=re.M)
+    (house / "manifests" / "word-count.yaml").write_text(text + "packages: [libgomp1]\n")
+    (house / "manifests" / "broken.yaml").write_text("name: [")
+    image.gather("word-count", house, tmp_path / "it")
+    assert found(tmp_path / "it") == {
+        "start", "requires", "packages", "manifests/word-count.yaml", "word_count.py",
+    }  # fmt: skip
+    assert (tmp_path / "it" / "packages").read_text() == "libgomp1\n"
 
 
 @pytest.mark.parametrize("name", ["orchestrator", *NAMES])
