@@ -7,10 +7,10 @@ LOCK = $(BIN)/uv pip compile pyproject.toml -q --generate-hashes --universal --p
 SERVICES := ner,keyword-extraction,keyphrase-extraction,extractive-summarization,topic-modeling
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test fault lint bench format quality lock audit train-ner train-tagger clean
+.PHONY: help run demo test fault test-compose lint bench format quality lock audit train-ner train-tagger clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed  ## Set up, start the whole platform, send each service a text; Ctrl-C stops
 	$(BIN)/nlp-runner up --demo
@@ -23,6 +23,9 @@ test: $(VENV)/tested  ## Set up and run the whole test suite (real Redis, SQLite
 
 fault: $(VENV)/tested  ## Break everything on purpose, also what takes long, and fuzz the API
 	$(BIN)/python -m pytest tests/fault tests/test_invariants.py tests/orchestrator/test_fuzz.py -m ''
+
+test-compose: $(VENV)/tested  ## Build the images, bring the stack up, break it (needs a Docker engine)
+	$(BIN)/python -m pytest tests/compose -m compose
 
 lint: $(VENV)/tested  ## Check style, types and manifests
 	$(BIN)/ruff check .

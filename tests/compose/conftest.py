@@ -1,0 +1,60 @@
+"""The real images and the real stack, on a Docker engine; skipped where none answers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from containers import Stack, ran
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder, and give them the time that containers take."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("compose")
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def compose() -> tuple[str, ...]:
+    """Give the words that call Compose: v2 or 1.29, or what COMPOSE says."""
+    if shutil.which("docker") is None:
+        pytest.skip("there is no `docker` on PATH")
+    if subprocess.run(["docker", "info"], capture_output=True).returncode:
+        pytest.skip("no Docker engine answers `docker info`")
+    for said in filter(None, (os.environ.get("COMPOSE"), "docker compose", "docker-compose")):
+        words = tuple(said.split())
+        with contextlib.suppress(OSError):
+            if subprocess.run([*words, "version"], capture_output=True).returncode == 0:
+                return words
+    pytest.skip("there is neither `docker compose` nor `docker-compose`")
+
+
+@pytest.fixture(scope="session")
+def images(compose: tuple[str, ...]) -> None:
+    """Build every image from the working tree, as `docker compose build` does."""
+    ran(*compose, "build", timeout=1800)
+
+
+@pytest.fixture(scope="session")
+def brought_up(
+    compose: tuple[str, ...], images: None
+) -> Callable[..., contextlib.AbstractContextManager[Stack]]:
+    """Give what brings a stack up, with some variables, and takes it down with its volumes."""
+
+    @contextlib.contextmanager
+    def bring(*words: str, **variables: str) -> Iterator[Stack]:
+        stack = Stack(compose, **variables)
+        try:
+            stack("up", "-d", *words)
+            yield stack
+        finally:
+            stack("--profile", "monitoring", "down", "-v", "-t", "5", "--remove-orphans")
+
+    return bring

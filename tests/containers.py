@@ -1,0 +1,88 @@
+"""The real stack on a Docker engine: what runs Compose, and a project of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import uuid
+from pathlib import Path
+from typing import Any
+
+from runner.client import Client
+from runner.embedded import free_port
+from runner.errors import RunnerError
+from runner.manifest import load
+
+HOUSE = Path(__file__).parents[1]
+SERVICES = [load(path).name for path in sorted((HOUSE / "manifests").glob("*.yaml"))]
+
+
+def ran(*command: str, timeout: float = 600, **variables: str) -> str:
+    """Run a command in the project's folder and return what it prints; it must succeed."""
+    done = subprocess.run(
+        command, cwd=HOUSE, env={**os.environ, **variables}, capture_output=True, text=True,
+        timeout=timeout,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done.stdout
+
+
+class Stack:
+    """One platform: a Compose project of its own, on ports of its own."""
+
+    def __init__(self, compose: tuple[str, ...], **variables: str) -> None:
+        self.project = f"nlp-{uuid.uuid4().hex[:8]}"
+        self.port, self.prometheus = free_port(), free_port()
+        self.variables = {"PORT": str(self.port), "PROMETHEUS_PORT": str(self.prometheus)}
+        self.variables |= variables
+        self._compose = (*compose, "-p", self.project)
+
+    def __call__(self, *words: str) -> str:
+        """Run Compose on this project; `stack("up", "-d")`."""
+        return ran(*self._compose, *words, **self.variables)
+
+    def client(self, key: str | None = None, timeout: float = 30) -> Client:
+        """Return a client of its orchestrator."""
+        return Client(f"http://127.0.0.1:{self.port}", key=key, timeout=timeout)
+
+    def run(self, service: str, document: str) -> dict[str, Any]:
+        """Return the result for one document; its job must succeed."""
+        client = self.client()
+        job = client.run(service, {"documents": [document]}, lambda *story: None)
+        assert job["status"] == "succeeded", job
+        return self.result(job["id"])
+
+    def result(self, job_id: str) -> dict[str, Any]:
+        """Return the result of a job that has succeeded."""
+        found: dict[str, Any] = self.client().get(f"/v1/jobs/{job_id}/result")
+        return found
+
+    def containers(self, service: str) -> list[str]:
+        """Return the ids of the running containers of a service."""
+        return self("ps", "-q", service).split()
+
+    def inspected(self, service: str) -> dict[str, Any]:
+        """Return what the engine says of the service's first container."""
+        found: dict[str, Any] = inspected(self.containers(service)[0])
+        return found
+
+    def healthy(self, *services: str) -> bool:
+        """Say whether every container of these services passes its health check."""
+        return all(
+            inspected(one)["State"]["Health"]["Status"] == "healthy"
+            for service in services for one in self.containers(service) or [""]
+        )  # fmt: skip
+
+    def slots(self, service: str) -> int:
+        """Return how many jobs of a service its ready workers run at a time."""
+        try:
+            return int(self.client().get(f"/v1/services/{service}")["slots"])
+        except RunnerError:
+            return 0
+
+
+def inspected(container: str) -> dict[str, Any]:
+    """Return what the engine says of a container."""
+    found: dict[str, Any] = json.loads(ran("docker", "inspect", container))[0]
+    return found
