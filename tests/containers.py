@@ -31,10 +31,12 @@ def ran(*command: str, timeout: float = 600, **variables: str) -> str:
 class Stack:
     """One platform: a Compose project of its own, on ports of its own."""
 
-    def __init__(self, compose: tuple[str, ...], **variables: str) -> None:
+    def __init__(self, compose: tuple[str, ...], ports: int = 1, **variables: str) -> None:
         self.project = f"nlp-{uuid.uuid4().hex[:8]}"
-        self.port, self.prometheus = free_port(), free_port()
+        self.port, self.prometheus = in_a_row(ports), free_port()
         self.variables = {"PORT": str(self.port), "PROMETHEUS_PORT": str(self.prometheus)}
+        if ports > 1:
+            self.variables["PORT"] = f"{self.port}-{self.port + ports - 1}"
         self.variables |= variables
         self._compose = (*compose, "-p", self.project)
 
@@ -42,9 +44,9 @@ class Stack:
         """Run Compose on this project; `stack("up", "-d")`."""
         return ran(*self._compose, *words, **self.variables)
 
-    def client(self, key: str | None = None, timeout: float = 30) -> Client:
-        """Return a client of its orchestrator."""
-        return Client(f"http://127.0.0.1:{self.port}", key=key, timeout=timeout)
+    def client(self, key: str | None = None, number: int = 0) -> Client:
+        """Return a client of its orchestrator, or of the one of this number."""
+        return Client(f"http://127.0.0.1:{self.port + number}", key=key)
 
     def run(self, service: str, document: str) -> dict[str, Any]:
         """Return the result for one document; its job must succeed."""
@@ -80,6 +82,15 @@ class Stack:
             return int(self.client().get(f"/v1/services/{service}")["slots"])
         except RunnerError:
             return 0
+
+
+def in_a_row(number: int) -> int:
+    """Return the first of so many free ports that follow each other."""
+    for _ in range(100):
+        first = free_port()
+        if all(free_port(first + more) == first + more for more in range(1, number)):
+            return first
+    raise AssertionError(f"no {number} ports in a row are free")
 
 
 def inspected(container: str) -> dict[str, Any]:

@@ -49,8 +49,11 @@ def brought_up(
     """Give what brings a stack up, with some variables, and takes it down with its volumes."""
 
     @contextlib.contextmanager
-    def bring(*words: str, **variables: str) -> Iterator[Stack]:
-        stack = Stack(compose, **variables)
+    def bring(
+        *words: str, ports: int = 1, said: str | None = None, **variables: str
+    ) -> Iterator[Stack]:
+        env_file = ("--env-file", said) if said else ()
+        stack = Stack((*compose, *env_file), ports, **variables)
         try:
             stack("up", "-d", *words)
             yield stack
