@@ -17,6 +17,8 @@ from urllib.parse import quote
 
 import redis
 from celery import Celery, signals
+from celery.concurrency.asynpool import RUN, AsynPool
+from celery.concurrency.prefork import TaskPool
 from celery.exceptions import Reject, SecurityWarning
 from celery.worker import state
 from celery.worker.request import Request
@@ -62,6 +64,24 @@ class Transport(redis_transport.Transport):
             super()._deliver(message, queue)
         else:
             log.error("what is no message of ours was taken out of the queue")
+
+
+class Children(AsynPool):
+    """Celery's prefork children, each heard to the end of what it was given."""
+
+    def flush(self) -> None:
+        """Drop jobs that are not known to run; at a stop, only those that no child was given."""
+        given = {number: job for number, job in self._cache.items() if job._write_to}
+        super().flush()
+        if self._state != RUN:
+            # Without these nobody hears their children, which wait 30 s for it before they leave.
+            self._cache.update(given)
+
+
+class Prefork(TaskPool):
+    """Celery's prefork pool, of our children."""
+
+    Pool = Children
 
 
 class Producer:
@@ -205,7 +225,7 @@ def consume(
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
         hostname=instance,
-        pool="prefork",
+        pool=Prefork,
         concurrency=concurrency,
         without_gossip=True,
         without_mingle=True,

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import signal
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,6 +65,9 @@ INPUTS: dict[str, dict[str, Any]] = {
     "lasting": {"seconds": VISIBILITY + 7},
 }
 """What is submitted to each service before it is hurt; one is only given time."""
+
+MESSAGE = 100
+"""Bytes that a message to a process has at least; its length is written before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +252,42 @@ def test_a_stopped_worker_finishes_what_is_short(stage: Stage) -> None:
     assert stage.job(waiting["id"])["status"] == "queued"
     stage.worker(stage.folder / "short.yaml")
     done = stage.finished(waiting["id"])
+    assert (done["status"], done["attempt"]) == ("succeeded", 1)
+
+
+def unread(pid: int) -> int:
+    """Return how many bytes wait in the pipes of a process."""
+    total = 0
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        if path.is_fifo():
+            pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            size = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+            total += int.from_bytes(size, sys.byteorder)
+            os.close(pipe)
+    return total
+
+
+@pytest.mark.parametrize("then", [signal.SIGCONT, signal.SIGKILL])
+def test_a_job_given_out_at_the_last_moment_does_not_hold_its_worker(
+    stage: Stage, then: signal.Signals
+) -> None:
+    """SIGTERM between handing a job to a process and hearing that it began: the worker still hears
+    the end of it, or runs it elsewhere if the process dies, and leaves by itself."""
+    name = f"given-{then.name.lower()}"
+    path = stage.variant("slow", name)
+    part = stage.worker(path, SHUTDOWN_GRACE=60)
+    stage.ready(name)
+    (child,) = part.children
+    os.kill(child, signal.SIGSTOP)
+    job = stage.submit(name, {"seconds": 0.1})
+    given = stage.until(lambda: (size := unread(child)) > MESSAGE and size, 20, "a message")
+    part.stop()
+    stage.until(lambda: unread(child) > given, 20, "the word that there is nothing more to do")
+    os.kill(child, then)
+    assert part.wait(15) == 0
+    if then == signal.SIGKILL:
+        stage.worker(path)
+    done = stage.finished(job["id"])
     assert (done["status"], done["attempt"]) == ("succeeded", 1)
 
 

@@ -53,7 +53,7 @@ def test_an_upgrade_and_its_rollback_lose_nothing(
         older = tmp_path / "gallery" / "proves.yaml"
         newer = stage.variant("proves", "proves", version="1.1.0", handler="gallery.proves:newer")
         stage.orchestrator()
-        first = stage.worker(older)
+        first = stage.worker(older, SHUTDOWN_GRACE=10)  # longer than a stop without a push needs
         stage.ready("proves")
 
         def serves(version: str) -> bool:
@@ -63,10 +63,10 @@ def test_an_upgrade_and_its_rollback_lose_nothing(
             """Start the other version beside the one that runs, then stop that."""
             so_far = len(stage.accepted)
             until(lambda: len(stage.accepted) > so_far + 5, 20, "some load")
-            after = stage.worker(path)
+            after = stage.worker(path, SHUTDOWN_GRACE=10)
             until(lambda: len(living(stage)) == 2, 30, "both versions")
             before.stop()
-            before.wait()  # pushed at the end of its grace or not: what counts is every job
+            assert before.wait() == 0
             until(lambda: serves(version), 20, version)
             so_far = len(stage.accepted)
             until(lambda: len(stage.accepted) > so_far + 5, 20, "more load")
