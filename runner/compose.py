@@ -28,6 +28,9 @@ x-ours: &ours
   read_only: true
   tmpfs: [/tmp]
 
+x-build: &build
+  PYTHON_IMAGE: ${PYTHON_IMAGE:-python:3.11-slim}
+
 x-settings: &settings
   NAMESPACE: ${NAMESPACE:-nlp}
   WIRE_SECRET: ${WIRE_SECRET:-change-me}
@@ -38,7 +41,7 @@ x-settings: &settings
 services:
   postgres:
     <<: *hardened
-    image: postgres:16-alpine
+    image: ${POSTGRES_IMAGE:-postgres:16-alpine}
     cap_add: [CHOWN, DAC_OVERRIDE, FOWNER, SETGID, SETUID]
     mem_limit: ${POSTGRES_MEMORY:-1g}
     shm_size: 128m
@@ -56,7 +59,7 @@ services:
 
   redis:
     <<: *hardened
-    image: redis:7-alpine
+    image: ${REDIS_IMAGE:-redis:7-alpine}
     user: redis
     read_only: true
     tmpfs: [/tmp]
@@ -85,7 +88,10 @@ services:
   orchestrator:
     <<: *ours
     image: ${IMAGES:-nlp-runner}/orchestrator:${TAG:-latest}
-    build: {context: ., dockerfile: Dockerfile.base, args: {SERVICE: orchestrator}}
+    build:
+      context: .
+      dockerfile: Dockerfile.base
+      args: {<<: *build, SERVICE: orchestrator}
     depends_on:
       postgres: {condition: service_healthy}
       redis: {condition: service_healthy}
@@ -109,7 +115,10 @@ SERVICE = """
   @name@:
     <<: *ours
     image: ${IMAGES:-nlp-runner}/@name@:${TAG:-latest}
-    build: {context: ., dockerfile: Dockerfile.base, args: {SERVICE: @name@@arguments@}}
+    build:
+      context: .
+      dockerfile: Dockerfile.base
+      args: {<<: *build, SERVICE: @name@@arguments@}
     depends_on:
       redis: {condition: service_healthy}
     mem_limit: ${@NAME@_MEMORY:-2g}
@@ -127,7 +136,7 @@ TAIL = """
   # docker compose --profile monitoring up
   prometheus:
     <<: *hardened
-    image: prom/prometheus:v2.53.0
+    image: ${PROMETHEUS_IMAGE:-prom/prometheus:v2.53.0}
     profiles: [monitoring]
     read_only: true
     tmpfs: [/tmp]
@@ -144,7 +153,7 @@ TAIL = """
 
   grafana:
     <<: *hardened
-    image: grafana/grafana:11.1.0
+    image: ${GRAFANA_IMAGE:-grafana/grafana:11.1.0}
     profiles: [monitoring]
     mem_limit: 512m
     ports: ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"]

@@ -12,6 +12,14 @@ from pathlib import Path
 import pytest
 from containers import Stack, ran
 
+BASES = {
+    "PYTHON_IMAGE": ("python:3.11-slim",),
+    "POSTGRES_IMAGE": ("postgres:16-alpine",),
+    "REDIS_IMAGE": ("redis:7-alpine",),
+    "PROMETHEUS_IMAGE": ("prom/prometheus:v2.53.0", "prom/prometheus:latest"),
+}
+"""The variables of docker-compose.yml that name an image of others: its default, and what does."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of this folder, and give them the time that containers take."""
@@ -37,14 +45,33 @@ def compose() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def images(compose: tuple[str, ...]) -> None:
+def bases(compose: tuple[str, ...]) -> dict[str, str]:
+    """Give the variables that name the images that we build upon, where others must stand in."""
+    found = {}
+    for variable, names in BASES.items():
+        image = next(filter(at_hand, names), None)
+        if image is None:
+            pytest.skip(f"{names[0]} is not here and cannot be pulled")
+        if image != names[0]:
+            found[variable] = image
+    return found
+
+
+def at_hand(image: str) -> bool:
+    """Say whether the engine has an image, or can get it."""
+    asked = (["docker", "image", "inspect", image], ["docker", "pull", "-q", image])
+    return any(subprocess.run(words, capture_output=True).returncode == 0 for words in asked)
+
+
+@pytest.fixture(scope="session")
+def images(compose: tuple[str, ...], bases: dict[str, str]) -> None:
     """Build every image from the working tree, as `docker compose build` does."""
-    ran(*compose, "build", timeout=1800)
+    ran(*compose, "build", timeout=1800, **bases)
 
 
 @pytest.fixture(scope="session")
 def brought_up(
-    compose: tuple[str, ...], images: None
+    compose: tuple[str, ...], bases: dict[str, str], images: None
 ) -> Callable[..., contextlib.AbstractContextManager[Stack]]:
     """Give what brings a stack up, with some variables, and takes it down with its volumes."""
 
@@ -53,7 +80,7 @@ def brought_up(
         *words: str, ports: int = 1, said: str | None = None, **variables: str
     ) -> Iterator[Stack]:
         env_file = ("--env-file", said) if said else ()
-        stack = Stack((*compose, *env_file), ports, **variables)
+        stack = Stack((*compose, *env_file), ports, **bases, **variables)
         try:
             stack("up", "-d", *words)
             yield stack

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -42,10 +44,11 @@ def told(stack: Stack, part: str) -> dict[str, str]:
     return dict(re.findall(r"^ *([A-Z_]+) +(\S+)", "\n".join(rows), re.M))
 
 
-def key(stack: Stack, owner: str, scope: str) -> str:
+def key(stack: Stack, owner: str, *scopes: str) -> str:
     """Make an API key as an operator does."""
+    said = [word for scope in scopes for word in ("--scope", scope)]
     made = stack("exec", "-T", "orchestrator", "nlp-runner", "keys", "create", "--owner", owner,
-                 "--scope", scope)  # fmt: skip
+                 *said)  # fmt: skip
     return next(word for word in made.split() if word.startswith("nlp_"))
 
 
@@ -62,7 +65,7 @@ def test_what_is_said_arrives(stack: Stack) -> None:
 
 def test_keys_are_asked_for_and_two_orchestrators_know_them(stack: Stack) -> None:
     """Without a key there is a 401; with one, what one orchestrator took the other one answers."""
-    caller = key(stack, "ada", "submit")
+    caller = key(stack, "ada", "submit", "read")
     first, second = (stack.client(caller, number) for number in range(2))
     with pytest.raises(RunnerError) as refused:
         stack.client().get("/v1/services")
@@ -87,3 +90,46 @@ def test_prometheus_has_a_key_and_counts_both(stack: Stack, until: Callable[...,
         return []
 
     until(lambda: up() == ["1", "1"], 60, "both orchestrators")
+
+
+@contextlib.contextmanager
+def collector(address: str) -> Iterator[tuple[int, list[bytes]]]:
+    """Listen where containers can reach this machine, as an OpenTelemetry collector does."""
+    bodies: list[bytes] = []
+
+    class Takes(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words: Any) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer((address, 0), Takes) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port, bodies
+        server.shutdown()
+
+
+def test_the_image_of_the_orchestrator_sends_traces(
+    stack: Stack, until: Callable[..., Any]
+) -> None:
+    """OTEL_EXPORTER_OTLP_ENDPOINT is all that it needs; the caller's trace id is in the spans."""
+    networks = stack.inspected("orchestrator")["NetworkSettings"]["Networks"]
+    gateway = networks[f"{stack.project}_outside"]["Gateway"]
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with collector(gateway) as (port, bodies):
+        stack.variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{gateway}:{port}"
+        stack("up", "-d", "--no-deps", "--scale", "orchestrator=2", "orchestrator")
+        until(lambda: stack.healthy("orchestrator"), 60, "the orchestrators' health")
+        caller = key(stack, "ada", "submit")
+        answer = httpx.post(
+            f"http://127.0.0.1:{stack.port}/v1/services/keyword-extraction/jobs",
+            headers={"Authorization": f"Bearer {caller}",
+                     "traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"},
+            json={"documents": ["Un texte dont on suit la trace à travers la file."]},
+            timeout=30, trust_env=False,
+        )  # fmt: skip
+        assert answer.status_code == 202, answer.text
+        until(lambda: any(bytes.fromhex(trace_id) in body for body in bodies), 30, "its spans")
