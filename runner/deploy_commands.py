@@ -105,13 +105,20 @@ def health(**flags_given: Any) -> None:
     default="",
     help="The Prometheus that KEDA asks how long jobs wait; without it workers are not scaled.",
 )
-def kubernetes_(files: tuple[Path, ...], output: Path, **options: str) -> None:
+@click.option(
+    "--redis-users",
+    "users",
+    is_flag=True,
+    help="Each part is its own user of Redis, as docs/deploy.md says; the Secret has a key such as "
+    "NER_BROKER_PASS for each service.",
+)
+def kubernetes_(files: tuple[Path, ...], output: Path, **options: Any) -> None:
     """Write the Kubernetes resources of the orchestrator and of a worker for each manifest.
 
     Secrets are named, not written: make the Secret `nlp-runner` with the keys BROKER_PASS,
     WIRE_SECRET and DATABASE_URL first. Without FILES it takes manifests/*.yaml.
     """
-    cluster = kubernetes.Cluster(**options)  # type: ignore[arg-type]
+    cluster = kubernetes.Cluster(**options)
     text = source.write(kubernetes.resources(load_all(files or all_files()), cluster))
     if str(output) == "-":
         click.echo(text, nl=False)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from runner.manifest import Manifest
+from runner.settings import config_name
 
 JSON = dict[str, Any]
 
 SECRET = "nlp-runner"
-"""The Secret that the operator makes: BROKER_PASS, WIRE_SECRET and DATABASE_URL."""
+"""The Secret that the operator makes: BROKER_PASS, WIRE_SECRET, DATABASE_URL; NER_BROKER_PASS…"""
 
 USER = 10001
 GRACE = 30
@@ -23,12 +24,14 @@ class Cluster:
     """Where the resources will live: images, Redis and, for scaling, Prometheus.
 
     `images` is the prefix of every image's name. Without `prometheus` nothing is scaled by KEDA.
+    With `users` each part is the user of Redis that docs/deploy.md gives it, with its own password.
     """
 
     images: str = "nlp-runner"
     tag: str = "latest"
     redis: str = "redis://redis:6379/0"
     prometheus: str = ""
+    users: bool = False
     most: int = 10
 
 
@@ -56,7 +59,12 @@ def _orchestrator(cluster: Cluster) -> Iterator[JSON]:
     ports = [{"name": "http", "containerPort": 8000}]
     probe = {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 5}
     container = {
-        **_container(name, cluster, ["BROKER_PASS", "WIRE_SECRET", "DATABASE_URL"]),
+        **_container(
+            name,
+            cluster,
+            {"BROKER_PASS": "BROKER_PASS", "DATABASE_URL": "DATABASE_URL"},
+            _user(cluster, name),
+        ),
         "ports": ports,
         "readinessProbe": probe,
         "livenessProbe": {"httpGet": {"path": "/livez", "port": "http"}, "periodSeconds": 10},
@@ -77,14 +85,21 @@ def _worker(manifest: Manifest, cluster: Cluster) -> Iterator[JSON]:
     name = manifest.name
     alive = {"exec": {"command": ["nlp-runner", "health"]}, "timeoutSeconds": 10}
     started = int(manifest.limits.startup / 10) + 1
+    secret = config_name(name, "broker_pass") if cluster.users else "BROKER_PASS"
     container = {
-        **_container(name, cluster, ["BROKER_PASS", "WIRE_SECRET"], SERVICE_MODE="worker"),
+        **_container(
+            name,
+            cluster,
+            {"BROKER_PASS": secret},
+            {"SERVICE_MODE": "worker", **_user(cluster, f"worker-{name}")},
+        ),
         "startupProbe": {**alive, "periodSeconds": 10, "failureThreshold": started},
         "readinessProbe": {**alive, "periodSeconds": 15},
         "livenessProbe": {**alive, "periodSeconds": 30, "failureThreshold": 4},
         "resources": _needs("500m", "512Mi", "2Gi"),
     }
-    yield _deployment(name, 1, container)
+    # What KEDA scales has no number of its own: it would be taken back at every apply.
+    yield _deployment(name, None if cluster.prometheus else 1, container)
     yield _budget(name)
     port = int(cluster.redis.rpartition(":")[2].partition("/")[0] or 6379)
     dns = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
@@ -124,7 +139,7 @@ def _labels(component: str) -> JSON:
     return {"app.kubernetes.io/part-of": "nlp-runner", "app.kubernetes.io/component": component}
 
 
-def _deployment(name: str, replicas: int, container: JSON) -> JSON:
+def _deployment(name: str, replicas: int | None, container: JSON) -> JSON:
     pod = {
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": GRACE + 15,
@@ -142,7 +157,7 @@ def _deployment(name: str, replicas: int, container: JSON) -> JSON:
     return {
         **_head("apps/v1", "Deployment", name, name),
         "spec": {
-            "replicas": replicas,
+            **({} if replicas is None else {"replicas": replicas}),
             "selector": {"matchLabels": _labels(name)},
             "strategy": rolling,
             "template": {"metadata": {"labels": _labels(name)}, "spec": pod},
@@ -150,11 +165,20 @@ def _deployment(name: str, replicas: int, container: JSON) -> JSON:
     }
 
 
-def _container(name: str, cluster: Cluster, secrets: Sequence[str], **values: str) -> JSON:
+def _user(cluster: Cluster, user: str) -> dict[str, str]:
+    """Return what makes a part its own user of Redis, if there are such."""
+    place = cluster.redis.partition("://")
+    return {"SERVICES_BROKER": f"{place[0]}://{user}@{place[2]}"} if cluster.users else {}
+
+
+def _container(
+    name: str, cluster: Cluster, secrets: Mapping[str, str], values: Mapping[str, str]
+) -> JSON:
+    """Return a container; `secrets` says by which key of the Secret a variable is found."""
     env: list[JSON] = [{"name": key, "value": value} for key, value in values.items()]
     env += [
-        {"name": key, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key}}}
-        for key in secrets
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key}}}
+        for variable, key in {**secrets, "WIRE_SECRET": "WIRE_SECRET"}.items()
     ]
     return {
         "name": name,

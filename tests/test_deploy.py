@@ -141,6 +141,22 @@ def test_no_secret_is_written_and_no_pod_is_root() -> None:
                     assert variable["valueFrom"]["secretKeyRef"]["name"] == SECRET
 
 
+def test_each_part_can_be_its_own_user_of_redis() -> None:
+    """With --redis-users a worker has its name and its own key of the Secret, as with Compose."""
+    for resource in resources(MANIFESTS, Cluster(users=True, prometheus="http://prometheus:9090")):
+        if resource["kind"] == "Deployment":
+            name = resource["metadata"]["name"]
+            [container] = resource["spec"]["template"]["spec"]["containers"]
+            env = {variable["name"]: variable for variable in container["env"]}
+            user = name if name == "orchestrator" else f"worker-{name}"
+            key = "" if name == "orchestrator" else name.upper().replace("-", "_") + "_"
+            assert env["SERVICES_BROKER"]["value"] == f"redis://{user}@redis:6379/0"
+            secret = env["BROKER_PASS"]["valueFrom"]["secretKeyRef"]
+            assert secret == {"name": SECRET, "key": f"{key}BROKER_PASS"}
+            # What KEDA scales has no number that an apply would take back.
+            assert ("replicas" in resource["spec"]) == (name == "orchestrator")
+
+
 def test_the_command_writes_documents() -> None:
     """`nlp-runner kubernetes` prints one YAML document for each resource."""
     arguments = ["kubernetes", "--tag", "1.2", "--images", "registry.example/nlp",
