@@ -283,10 +283,9 @@ class Dispatcher:
 
     async def end(self, job: Job, error: RunnerError) -> None:
         """End an attempt on behalf of those who cannot speak."""
-        event = events.Failed(
-            job=job.id, service=job.service, attempt=job.attempt, seq=0, at=self.clock(),
-            error=error.to_problem(),
-        )  # fmt: skip
+        event = events.for_the_silent(
+            job.id, job.service, job.attempt, error.to_problem(), self.clock()
+        )
         told = await self._with_picture(event)
         await self.announce(await self.store.ingest([(job.id, told, None)], self.clock()))
 

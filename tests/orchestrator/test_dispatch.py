@@ -115,9 +115,7 @@ class Hand:
         job, attempt = message
         error = {**errors.Canceled("Canceled by ada.").to_problem(), "forced": True}
         return self._wire.finish(
-            events.Canceled(
-                job=job, service="hand", attempt=attempt, seq=0, at=time.time(), error=error
-            )
+            events.for_the_silent(job, "hand", attempt, error, time.time(), events.Canceled)
         )
 
     def fail(self, message: tuple[str, int], error: errors.RunnerError) -> bool:
