@@ -131,11 +131,17 @@ def purge(session: Session, now: float, limit: int, kept: float) -> list[str]:
     return ids
 
 
-def cancel(session: Session, job_id: str, command: CancelRequested, now: float) -> list[Job]:
-    """Cancel a job and its parts at once, or ask for it; returns those that changed."""
-    family = [row[0] for row in session.rows("SELECT id FROM job WHERE parent_id = ?", job_id)]
+def cancel(session: Session, job: Job, command: CancelRequested, now: float) -> list[Job]:
+    """Cancel a job and its parts at once, or ask for it; returns those that changed.
+
+    `job` may be as it stood once: only its id counts, and whether it can have parts at all.
+    """
+    family: list[Job] = []
+    if job.composite:
+        rows = session.rows("SELECT id FROM job WHERE parent_id = ?", job.id)
+        family = _lock(session, [row[0] for row in rows])
     changed: dict[str, Job] = {}
-    for before in [*(_lock(session, family) if family else ()), *_lock(session, [job_id])]:
+    for before in [*family, *_lock(session, [job.id])]:
         after = advance(before, command, now, _never)
         if after is not before:
             changed[after.id] = after

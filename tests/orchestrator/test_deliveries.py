@@ -183,12 +183,12 @@ PROBLEM = errors.HandlerFailed("It broke.").to_problem()
 
 
 async def by_cancel(store: Store, job: Job, now: float) -> None:
-    await store.cancel(job.id, "me", False, now)
+    await store.cancel(job, "me", False, now)
 
 
 async def by_release(store: Store, job: Job, now: float) -> None:
     await store.claim("ner", "d1", 10, now)
-    await store.cancel(job.id, "me", False, now)
+    await store.cancel(job, "me", False, now)
     await store.release([(job.id, 1)])
 
 

@@ -167,7 +167,7 @@ async def test_attempts_that_are_followed_by_another_are_counted(url: str) -> No
         await desk.take(job, said(events.Started, job, NOW + 1, worker="w"), lost)
         [(again, _)] = await desk.store.claim("ner", MANIFEST.digest, 1, NOW + 1000)
         assert again.attempt == 2
-        for changed in await desk.store.cancel(job.id, "ada", False, NOW + 101):
+        for changed in await desk.store.cancel(job, "ada", False, NOW + 101):
             desk.figures.changed(changed)
         told = values(desk.metrics)
         assert told["nlp_job_retries_total", ("worker_lost", "ner")] == 1

@@ -217,7 +217,7 @@ class LifeOfAJob(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject, actor: str, revoked: bool) -> None:
         """Ask for a job to end."""
         job = self.pick(data)
-        changed = self.world.run(self.world.store.cancel(job.id, actor, revoked, self.now))
+        changed = self.world.run(self.world.store.cancel(job, actor, revoked, self.now))
         after = advance(job, CancelRequested(actor, revoked), self.now, BACKOFF)
         assert changed == ([] if after is job else [after])
         self.moves(after)

@@ -226,7 +226,7 @@ async def test_unknown_job_is_none(store: Store, job_id: str) -> None:
     assert await store.get(job_id) is None
     assert await store.payload(job_id, "input") is None
     assert await store.transitions(job_id) == []
-    assert await store.cancel(job_id, "ada", False, NOW) == []
+    assert await store.cancel(a_job(id=job_id), "ada", False, NOW) == []
     assert await store.delete(job_id) is False
     assert await store.repin(job_id, "d2", "1.0.1") is False
     assert await store.list(limit=5, owner=job_id or "nobody") == []
@@ -249,18 +249,16 @@ async def test_cancel_before_and_after_dispatch(store: Store) -> None:
     waiting, sent, revoked = a_job(), a_job(manifest_digest="d2"), a_job(manifest_digest="d2")
     await submitted(store, waiting, sent, revoked)
     await store.claim("ner", "d2", 10, NOW)
-    [job] = await store.cancel(waiting.id, "ada", False, NOW + 1)
+    [job] = await store.cancel(waiting, "ada", False, NOW + 1)
     assert (job.status, job.reason, job.finished_at) == ("canceled", "canceled_by_user", NOW + 1)
     assert (await store.transitions(waiting.id))[-1].actor == "ada"
-    [job] = await store.cancel(sent.id, "ada", False, NOW + 1)
+    [job] = await store.cancel(sent, "ada", False, NOW + 1)
     assert (job.status, job.cancel_requested_at, job.cancel_actor) == ("queued", NOW + 1, "ada")
-    assert await store.cancel(sent.id, "bob", False, NOW + 2) == []
-    assert [job.status for job in await store.cancel(revoked.id, "ada", True, NOW + 1)] == [
-        "canceled"
-    ]
-    assert [job.id for job in await store.cancel(sent.id, "ada", True, NOW + 3)] == [sent.id]
+    assert await store.cancel(sent, "bob", False, NOW + 2) == []
+    assert [job.status for job in await store.cancel(revoked, "ada", True, NOW + 1)] == ["canceled"]
+    assert [job.id for job in await store.cancel(sent, "ada", True, NOW + 3)] == [sent.id]
     for one in (waiting, sent, revoked):
-        assert await store.cancel(one.id, "ada", True, NOW + 4) == []
+        assert await store.cancel(one, "ada", True, NOW + 4) == []
 
 
 async def test_repin_moves_only_what_waits(store: Store) -> None:
@@ -282,7 +280,7 @@ async def test_position_counts_who_goes_first(store: Store) -> None:
     first, urgent, last = a_job(), a_job(priority=9), a_job()
     await submitted(store, first, urgent, last, a_job(service="other"))
     assert [await store.ahead(job) for job in (urgent, first, last)] == [(0, 0), (1, 0), (2, 0)]
-    await store.cancel(urgent.id, "ada", False, NOW)
+    await store.cancel(urgent, "ada", False, NOW)
     assert [await store.ahead(job) for job in (first, last)] == [(0, 0), (1, 0)]
     assert await store.ahead(await store.get(urgent.id)) == (0, 0)
     await store.ingest([(first.id, started(first), None)], NOW)
@@ -416,7 +414,7 @@ async def test_release_ends_what_was_to_be_canceled(store: Store) -> None:
     job = a_job()
     await store.submit((job, b""))
     await store.claim("ner", "d1", 1, NOW)
-    await store.cancel(job.id, "ada", False, NOW)
+    await store.cancel(job, "ada", False, NOW)
     [back] = await store.release([(job.id, 1)])
     assert (back.status, back.cancel_actor) == ("canceled", "ada")
     assert await store.get(job.id) == back
@@ -496,7 +494,7 @@ async def test_results_and_cancels_at_once_agree(store: Store, database_url: str
     await submitted(store, *jobs)
     await store.claim("ner", "d1", 40, NOW)
     canceled, *ingested = await asyncio.gather(
-        asyncio.gather(*(other.cancel(job.id, "ada", True, NOW) for job in jobs)),
+        asyncio.gather(*(other.cancel(job, "ada", True, NOW) for job in jobs)),
         *(
             store.ingest([(job.id, succeeded(job), b"out") for job in part], NOW)
             for part in (jobs[30:], jobs[10:20], jobs[:10], jobs[20:30])
@@ -571,12 +569,12 @@ async def test_canceling_the_whole_cancels_its_parts(store: Store) -> None:
     """What waits is canceled at once, what has gone is marked, and the whole ends with the last."""
     whole, (one, other) = await a_family(store)
     await store.claim("ner", "d1", 1, NOW)
-    changed = {job.id: job for job in await store.cancel(whole.id, "ada", False, NOW + 1)}
+    changed = {job.id: job for job in await store.cancel(whole, "ada", False, NOW + 1)}
     assert changed[other.id].status == "canceled"
     assert (changed[one.id].status, changed[one.id].cancel_actor) == ("queued", "ada")
     # It runs, for one of its parts has begun to end.
     assert (changed[whole.id].status, changed[whole.id].cancel_actor) == ("running", "ada")
-    changed = {job.id: job for job in await store.cancel(one.id, "ada", True, NOW + 2)}
+    changed = {job.id: job for job in await store.cancel(one, "ada", True, NOW + 2)}
     assert (changed[whole.id].status, changed[whole.id].reason) == ("canceled", "canceled_by_user")
 
 
