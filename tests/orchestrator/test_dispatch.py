@@ -748,3 +748,19 @@ async def test_a_job_that_starts_at_the_last_moment_runs(deployment: Deployment)
     await deployment.mender.look()
     hand.succeed(message)
     assert (await deployment.status(job.id, "succeeded")).attempt == 1
+
+
+async def test_who_reads_results_no_more_is_forgotten(deployment: Deployment) -> None:
+    """Redis keeps no name of every orchestrator that there ever was, only of the latest."""
+    results = deployment.wire.keys.results
+
+    def known() -> list[bytes]:
+        found: Any = deployment.redis.xinfo_consumers(results, GROUP)
+        return [one["name"] for one in found]
+
+    await deployment.until(lambda: deployment.redis.exists(results))
+    deployment.redis.xgroup_createconsumer(results, GROUP, "earlier")
+    await deployment.mender.look()
+    assert known() == [b"earlier"]
+    await Repair(deployment.dispatcher, gone=0).look()
+    assert known() == []
