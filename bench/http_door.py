@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import tempfile
@@ -19,13 +18,9 @@ from bench import client, machine, wrk
 from bench.client import Post
 from bench.load import Load
 from bench.process import ROOT, Process, bounded, cpu_seconds, running
-from bench.ratio import Contestant, Figures, interleave
+from bench.ratio import Contestant, Figures, compare, read_arguments
 from bench.services.echo import INPUT, run
 from runner.embedded import free_port
-
-WARM_UP = 0.5
-STARTING = 60.0
-"""Seconds for all that is not measuring."""
 
 Server = tuple[Process, Post]
 Loader = Callable[[Post, int, float], Load]
@@ -33,35 +28,17 @@ Loader = Callable[[Post, int, float], Load]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and stop what was started."""
-    parser = argparse.ArgumentParser(prog="python -m bench.http_door", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement")
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 32])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every measurement there")
-    given = parser.parse_args(arguments)
+    given = read_arguments("http_door", __doc__, arguments, 10, 1.0, "connections", [1, 32])
     print(machine.describe("starlette", "uvicorn", "uvloop", "httptools", "orjson"))
     loader: Loader = wrk.load if wrk.found() else client.load
-    measurements = 2 * (given.rounds + 1) * len(given.connections)
-    comparisons = []
-    with (
-        bounded(STARTING + 2 * measurements * max(1.0, given.seconds)),
-        servers(line=max(given.connections)) as (floor, ours),
-    ):
+    with bounded(given.longest), servers(line=max(given.numbers)) as (floor, ours):
         print(f"1 KB of JSON in, one process each, loaded by {loader.__module__}\n", flush=True)
-        for connections in given.connections:
-            for server in (floor, ours):
-                measure(server, loader, connections, WARM_UP)
-            how = (loader, connections, given.seconds)
-            comparison = interleave(
-                f"HTTP door, {connections} connection{'s' if connections > 1 else ''}",
-                Contestant("bare uvicorn", partial(measure, floor, *how)),
-                Contestant("nlp-runner", partial(measure, ours, *how)),
-                given.rounds,
-            )
-            comparisons.append(comparison)
-            print(comparison.table(), end="\n\n", flush=True)
-    if given.json:
-        given.json.write_text(json.dumps([one.to_json() for one in comparisons], indent=1))
+        compare(
+            "HTTP door, {} connection",
+            Contestant("bare uvicorn", partial(measure, floor, loader)),
+            Contestant("nlp-runner", partial(measure, ours, loader)),
+            given,
+        )
 
 
 @contextlib.contextmanager

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
+
+WARM_UP = 0.5
+STARTING = 60.0
+"""Seconds for all that is not measuring."""
 
 Figures = Mapping[str, float]
 """What one measurement found: value by name and unit, such as `p50, ms`."""
 
 
 class Contestant(NamedTuple):
-    """Who is measured, and how; `measure` measures once."""
+    """Who is measured, and how; `measure` measures once: so many callers, so many seconds."""
 
     name: str
-    measure: Callable[[], Figures]
+    measure: Callable[[int, float], Figures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +74,42 @@ class Comparison:
         }
 
 
-def interleave(title: str, floor: Contestant, ours: Contestant, rounds: int) -> Comparison:
-    """Measure the two in turns, floor first, so that both meet the same noise."""
-    pairs = tuple((floor.measure(), ours.measure()) for _ in range(rounds))
-    return Comparison(title, floor.name, ours.name, pairs)
+def read_arguments(
+    row: str, about: str | None, arguments: Sequence[str] | None,
+    rounds: int, seconds: float, callers: str, numbers: list[int],
+) -> argparse.Namespace:  # fmt: skip
+    """Read what a row is told; the second line has its defaults, and its word for callers."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{row}", description=about)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seconds", type=float, default=seconds, help="of one measurement")
+    parser.add_argument(
+        f"--{callers}", dest="numbers", metavar="NUMBER", type=int, nargs="+", default=numbers
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every measurement there")
+    given = parser.parse_args(arguments)
+    measurements = 2 * (given.rounds + 1) * len(given.numbers)
+    given.longest = STARTING + 2 * measurements * max(1.0, given.seconds)
+    return given
+
+
+def compare(title: str, floor: Contestant, ours: Contestant, given: argparse.Namespace) -> None:
+    """Measure the two in turns, floor first, so that both meet the same noise; print the tables.
+
+    `title` has a place for the number of callers, and is their word in the singular.
+    """
+    comparisons = []
+    for number in given.numbers:
+        for one in (floor, ours):
+            one.measure(number, WARM_UP)
+        pairs = tuple(
+            (floor.measure(number, given.seconds), ours.measure(number, given.seconds))
+            for _ in range(given.rounds)
+        )
+        name = title.format(number) + ("s" if number > 1 else "")
+        comparisons.append(Comparison(name, floor.name, ours.name, pairs))
+        print(comparisons[-1].table(), end="\n\n", flush=True)
+    if given.json:
+        given.json.write_text(json.dumps([one.to_json() for one in comparisons], indent=1))
 
 
 def _line(measure: str, floor: str, ours: str, low: str, middle: str, high: str) -> str:

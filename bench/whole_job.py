@@ -6,7 +6,6 @@ with Redis results, called in turns. They share one embedded Redis that keeps wh
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -27,7 +26,7 @@ from bench import client, machine
 from bench.client import Post
 from bench.load import Load
 from bench.process import ROOT, bounded, cpu_seconds, running
-from bench.ratio import Contestant, Figures, interleave
+from bench.ratio import Contestant, Figures, compare, read_arguments
 from bench.services import bare_celery
 from bench.services.echo import INPUT, run
 from runner import embedded
@@ -35,10 +34,6 @@ from runner import embedded
 SERVICE = "bench-echo"
 WAIT = 20
 """Seconds that one result may take."""
-
-WARM_UP = 0.5
-STARTING = 60.0
-"""Seconds for all that is not measuring."""
 
 
 class Side(NamedTuple):
@@ -50,17 +45,10 @@ class Side(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and stop what was started."""
-    parser = argparse.ArgumentParser(prog="python -m bench.whole_job", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
-    parser.add_argument("--callers", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every measurement there")
-    given = parser.parse_args(arguments)
+    given = read_arguments("whole_job", __doc__, arguments, 6, 2.0, "callers", [1, 16])
     print(machine.describe("celery", "kombu", "redis", "starlette", "uvicorn", "peewee"))
-    measurements = 2 * (given.rounds + 1) * len(given.callers)
-    comparisons = []
     with (
-        bounded(STARTING + 2 * measurements * max(1.0, given.seconds)),
+        bounded(given.longest),
         tempfile.TemporaryDirectory(prefix="nlp-runner-bench-") as name,
         embedded.running_redis(Path(name) / "redis") as (url, redis),
         bare_celery_side(url, Path(name)) as floor,
@@ -68,20 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         print(f"1 KB of JSON in, one worker process each; a write is on disk after "
               f"{_sync_milliseconds(Path(name)):.2g} ms\n", flush=True)  # fmt: skip
-        for callers in given.callers:
-            for side in (floor, ours):
-                side.load(callers, WARM_UP)
-            how = (redis.pid, callers, given.seconds)
-            comparison = interleave(
-                f"whole job, {callers} caller{'s' if callers > 1 else ''}",
-                Contestant("bare Celery", partial(measure, floor, *how)),
-                Contestant("nlp-runner", partial(measure, ours, *how)),
-                given.rounds,
-            )
-            comparisons.append(comparison)
-            print(comparison.table(), end="\n\n", flush=True)
-    if given.json:
-        given.json.write_text(json.dumps([one.to_json() for one in comparisons], indent=1))
+        compare(
+            "whole job, {} caller",
+            Contestant("bare Celery", partial(measure, floor, redis.pid)),
+            Contestant("nlp-runner", partial(measure, ours, redis.pid)),
+            given,
+        )
 
 
 def measure(side: Side, redis: int, callers: int, seconds: float) -> Figures:

@@ -93,6 +93,17 @@ class Canceled(Event):
     progress: dict[str, Any] | None = None
 
 
+def for_the_silent(
+    job: str, service: str, attempt: int, error: dict[str, Any], at: float,
+    kind: type[Failed] | type[Canceled] = Failed,
+) -> Failed | Canceled:  # fmt: skip
+    """Return the end of an attempt that cannot tell it any more; whoever saw it says so.
+
+    `error` is a problem document. `seq` is 0, as it is no part of what the attempt itself has told.
+    """
+    return kind(job=job, service=service, attempt=attempt, seq=0, at=at, error=error)
+
+
 KINDS: dict[str, type[Event]] = {
     cls.kind: cls for cls in (Started, Step, Progress, Log, Succeeded, Failed, Canceled)
 }

@@ -58,8 +58,9 @@ class Linto:
     ) -> tuple[dict[str, Any], list[str]]:
         """Return our input, and a sentence for every parameter that has no effect.
 
-        A parameter that is None counts as absent. What the values are worth is for the manifest's
-        `accept` to say. Raises `InputInvalid` for a language that the service has not.
+        A parameter that is None counts as absent, and one that says LinTO's default has its effect
+        in any case. What the values are worth is for the manifest's `accept` to say. Raises
+        `InputInvalid` for a language that the service has not.
         """
         given = {name: value for name, value in parameters.items() if value is not None}
         silent = {name: value for name, value in self.defaults.items() if name not in given}
@@ -72,7 +73,8 @@ class Linto:
         for name, value in given.items():
             found, warning = self._translated(name, value)
             twice = sorted({said[key] for key in found if key in said})
-            warnings += [warning] if warning else []
+            # Who says what would be so anyway gets it, also where that is nothing to tell us.
+            warnings += [warning] if warning and value != self.defaults.get(name) else []
             warnings += [
                 f"`{name}` counts, and not `{other}`, which says the same." for other in twice
             ]

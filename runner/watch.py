@@ -7,7 +7,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 
 import redis
 
@@ -105,25 +104,22 @@ class Round:
         if not wanted and self._asked is None:
             self.interrupt(Interrupted("A newer attempt has taken over."))
         if now - self._began > self._limit + GRACE:
-            self._kill(worker_wire, events.Failed, TimedOut(
+            self._kill(worker_wire, TimedOut(
                 f"The handler ran {now - self._began:.1f} s without a checkpoint; "
                 f"`limits.timeout` of the manifest allows {self._limit:g} s, and its process was "
                 f"ended {GRACE:g} s later.", clock="timeout", set_by="manifest",
                 seconds=self._limit, ran_seconds=round(now - self._began, 1)))  # fmt: skip
         elif self._asked is not None and now - self._asked > GRACE:
-            error = self.stop.error or Canceled("Canceled.")
-            kind = events.Canceled if isinstance(error, Canceled) else events.Failed
-            self._kill(worker_wire, kind, error)
+            self._kill(worker_wire, self.stop.error or Canceled("Canceled."))
 
-    def _kill(
-        self, worker_wire: wire.WorkerWire, kind: Callable[..., events.Event], error: RunnerError
-    ) -> None:
+    def _kill(self, worker_wire: wire.WorkerWire, error: RunnerError) -> None:
         """Tell the end in the handler's stead, then end this process; Celery makes a new one."""
         log.warning("job %s: the handler does not listen; its process is ended", self._job)
-        event = kind(
-            job=self._job, service=self._service, attempt=self._attempt, seq=0, at=time.time(),
-            error={**error.to_problem(), "forced": True},
-        )  # fmt: skip
+        problem = {**error.to_problem(), "forced": True}
+        kind = events.Canceled if isinstance(error, Canceled) else events.Failed
+        event = events.for_the_silent(
+            self._job, self._service, self._attempt, problem, time.time(), kind
+        )
         try:
             worker_wire.finish(event)
         finally:

@@ -98,15 +98,13 @@ class WorkerWire:
         """Ask to be the only one who works on this attempt, and take its input."""
         keys = [self.keys.job(job_id), self.keys.lease(job_id)]
         verdict, *rest = self._claim(keys=keys, args=[attempt, instance, LEASE, MAX_STARTS])
-        match verdict:
-            case b"go":
-                if not self._seal.holds(rest[1], *_work(job_id, attempt, self._digest, rest[0])):
-                    return Claim("forged")
-                trace = traceparent.read(rest[2].decode("latin-1"))  # not sealed
-                return Claim("go", payload.unpack(rest[0]), traceparent=trace)
-            case b"canceled":
-                return Claim("canceled", actor=rest[0].decode())
-        return Claim(verdict.decode())
+        if verdict != b"go":
+            return Claim(verdict.decode(), actor=rest[0].decode() if rest else "")
+        packed, seal, trace = rest
+        if not self._seal.holds(seal, *_work(job_id, attempt, self._digest, packed)):
+            return Claim("forged")
+        trace = traceparent.read(trace.decode("latin-1"))  # not sealed
+        return Claim("go", payload.unpack(packed), traceparent=trace)
 
     def renew(self, job_id: str, attempt: int, instance: str) -> tuple[bool, str | None]:
         """Keep the lease; return whether this attempt is still wanted, and who canceled it."""
@@ -157,6 +155,7 @@ class OrchestratorWire:
         self.redis, self._seal = client, seal
         self.keys = Keys(namespace)
         self._cancel = client.register_script(_lua("cancel"))
+        self._dismiss = client.register_script(_lua("dismiss"))
 
     async def load(
         self, job_id: str, attempt: int, digest: str, packed_input: bytes, trace: str = ""
@@ -253,7 +252,8 @@ class OrchestratorWire:
         if not self._seal.holds(fields.get(b"seal"), b"result", body, output):
             log.error("a result without our seal was dropped; is WIRE_SECRET the same everywhere?")
             return Result(entry, None, None)
-        return _result(entry, body, output)
+        event = _event(body)
+        return Result(entry, event, output if event and output else None)
 
     async def acknowledge(self, entries: list[bytes]) -> None:
         """Say that these results are committed; they leave the stream."""
@@ -263,6 +263,10 @@ class OrchestratorWire:
         pipe.xack(self.keys.results, GROUP, *entries)
         pipe.xdel(self.keys.results, *entries)
         await pipe.execute()
+
+    async def dismiss(self, *, idle: float, consumer: str = "") -> None:
+        """Take those off the group, or only one, who hold no result and were silent so long (s)."""
+        await self._dismiss(keys=[self.keys.results], args=[GROUP, int(idle * 1000), consumer])
 
     # --- those who follow a job ------------------------------------------------------------------
 
@@ -282,10 +286,9 @@ class OrchestratorWire:
         self, job_id: str, after: str, *, block: float
     ) -> AsyncIterator[tuple[str, dict[str, Any]] | None]:
         """Yield (entry id, event) from a live stream, and None whenever `block` seconds pass."""
-        key, last = self.keys.live(job_id), after
+        key, last, wait = self.keys.live(job_id), after, int(block * 1000)
         while True:
-            answer = await self.redis.xread({key: last}, count=100, block=int(block * 1000))
-            entries = _entries(answer)
+            entries = _entries(await self.redis.xread({key: last}, count=100, block=wait))
             for entry, fields in entries:
                 last = entry.decode()
                 event = payload.read_object(fields.get(b"event", b""))
@@ -304,15 +307,14 @@ def _work(job_id: str, attempt: int, digest: str, packed_input: bytes) -> tuple[
     return b"work", job_id.encode(), str(attempt).encode(), digest.encode(), packed_input
 
 
-def _result(entry: bytes, body: bytes, output: bytes) -> Result:
-    """Read one entry; what is not an event of ours has none, and is only acknowledged."""
+def _event(body: bytes) -> events.Event | None:
+    """Read the event of an entry; what is none of ours is None, and is only acknowledged."""
     document = payload.read_object(body)
     if document.get("event") == events.Succeeded.kind:
         document["output"] = None
     try:
         event = events.from_json(document)
     except ValueError:
-        return Result(entry, None, None)
-    if "\0" in event.job or "\0" in getattr(event, "worker", ""):  # no database takes that
-        return Result(entry, None, None)
-    return Result(entry, event, output or None)
+        return None
+    # No database takes a NUL.
+    return None if "\0" in event.job + getattr(event, "worker", "") else event

@@ -220,10 +220,9 @@ class _Parent:
             error = Interrupted("The worker was stopped before the job had finished.")
         else:
             error = WorkerLost("The process that ran the handler died (killed, crashed or exited).")
-        event = events.Failed(
-            job=job_id, service=self.manifest.name, attempt=attempt, seq=0, at=time.time(),
-            error=error.to_problem(),
-        )  # fmt: skip
+        event = events.for_the_silent(
+            job_id, self.manifest.name, attempt, error.to_problem(), time.time()
+        )
         try:
             self._wire.finish(event)
         except redis.RedisError as failure:

@@ -72,14 +72,15 @@ class Seen:
 
 
 def rows(url: str, sql: str, *values: object) -> list[tuple[Any, ...]]:
-    """Ask the database at a `DATABASE_URL`; `sql` has a `?` for each value."""
+    """Ask or change the database at a `DATABASE_URL`; `sql` has a `?` for each value."""
     if url.startswith("sqlite:///"):
-        connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=10)
-        with contextlib.closing(connection):
-            return connection.execute(sql, values).fetchall()
+        path = url.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as file:
+            return file.execute(sql, values).fetchall()
     with contextlib.closing(psycopg2.connect(url)) as server, server.cursor() as cursor:
+        server.autocommit = True
         cursor.execute(sql.replace("?", "%s"), values)
-        return list(cursor.fetchall())
+        return list(cursor.fetchall()) if cursor.description else []
 
 
 def facts(url: str) -> Facts:

@@ -305,6 +305,17 @@ def gallery(name: str) -> Manifest:
     return manifests.load(GALLERY / f"{name}.yaml")
 
 
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Return the problem document of an answer that must be this one."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = answer.json()
+    assert document["code"] == code
+    assert document["status"] == status
+    assert document["detail"]
+    return document
+
+
 def read_sse(lines: Iterator[str]) -> Iterator[Event]:
     """Read Server-Sent Events as a browser does."""
     number: str | None = None

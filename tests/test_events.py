@@ -14,6 +14,7 @@ from runner.events import (
     Started,
     Step,
     Succeeded,
+    for_the_silent,
     from_json,
 )
 
@@ -49,6 +50,15 @@ def test_these_are_all_the_events():
 def test_three_events_are_final():
     """A listener knows from the event itself that nothing follows it."""
     assert {event.kind for event in EVENTS if event.final} == {"succeeded", "failed", "canceled"}
+
+
+@pytest.mark.parametrize("kind", [Failed, Canceled])
+def test_the_end_of_a_silent_attempt_is_none_of_its_words(kind):
+    """What others say of an attempt survives the wire, and counts before its own story."""
+    event = for_the_silent("j1", "echo", 2, {"code": "worker_lost"}, 1.5, kind)
+    assert isinstance(event, kind)
+    assert event.seq == 0
+    assert from_json(event.to_json()) == event
 
 
 def test_an_event_never_changes():

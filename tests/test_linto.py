@@ -180,6 +180,18 @@ def test_no_parameter_vanishes(given: dict[str, Any], word: str) -> None:
     assert [w.startswith(word) for w in warnings] == [True]
 
 
+@pytest.mark.parametrize(
+    ("value", "topics", "warned"),
+    [("auto", None, 0), (None, None, 0), (7, 7, 0), ("many", None, 1)],
+)
+def test_what_would_be_so_anyway_is_understood(value: Any, topics: int | None, warned: int) -> None:
+    """`nr_topics: auto` lets the service choose, as its absence does, and nobody is warned."""
+    manifest = load(Path(__file__).parents[1] / "manifests" / "topic-modeling.yaml")
+    found, warnings = form_of(manifest).to_input(["T"], {"nr_topics": value}, "fr")
+    assert (found.get("topics"), len(warnings)) == (topics, warned)
+    manifest.accept(found)
+
+
 def test_two_parameters_that_say_the_same_are_told() -> None:
     """Where two of LinTO's parameters become one of ours, the last counts, and that is said."""
     found, warnings = form_of(KPE).to_input(["T"], {"top": 1, "top_n": 2})

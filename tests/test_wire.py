@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -314,6 +315,61 @@ async def test_results_of_a_dead_orchestrator_are_taken_over(
     assert taken == read
     await orchestrator.acknowledge([taken.entry])
     assert await orchestrator.abandoned("alive", idle=0) == []
+
+
+def consumers(raw: redis.Redis, end: OrchestratorWire) -> dict[str, int]:
+    """Return who Redis knows to read the results, and how many each holds."""
+    found: Any = raw.xinfo_consumers(end.keys.results, wire.GROUP)
+    return {one["name"].decode(): one["pending"] for one in found}
+
+
+async def test_who_holds_no_result_is_forgotten(
+    orchestrator: OrchestratorWire, worker: WorkerWire, raw: redis.Redis
+) -> None:
+    """A reader that is gone leaves no trace, unless it holds a result: that one is not lost."""
+    for name in ("left", "silent", "holding"):
+        raw.xadd(worker.keys.results, {"a": "result"})
+        (result,) = await results(orchestrator, name)
+        if name != "holding":
+            await orchestrator.acknowledge([result.entry])
+    await orchestrator.dismiss(idle=60)
+    assert consumers(raw, orchestrator) == {"left": 0, "silent": 0, "holding": 1}
+    await orchestrator.dismiss(idle=0, consumer="holding")
+    await orchestrator.dismiss(idle=0, consumer="left")
+    assert consumers(raw, orchestrator) == {"silent": 0, "holding": 1}
+    await orchestrator.dismiss(idle=0)
+    assert consumers(raw, orchestrator) == {"holding": 1}
+    assert await orchestrator.abandoned("alive", idle=0) == [result]
+
+
+async def test_who_is_forgotten_and_comes_back_loses_nothing(
+    orchestrator: OrchestratorWire, worker: WorkerWire, raw: redis.Redis, until: Any
+) -> None:
+    """A reader that was forgotten while it waited gets the next result all the same."""
+    raw.xadd(worker.keys.results, {"a": "result"})
+    await orchestrator.acknowledge([one.entry for one in await results(orchestrator, "a")])
+    waiting = asyncio.create_task(orchestrator.results("a", block=5))
+
+    def waits() -> bool:
+        clients: Any = raw.client_list()
+        return any(one["name"] == "test-orchestrator" and "b" in one["flags"] for one in clients)
+
+    await asyncio.to_thread(until, waits)
+    await orchestrator.dismiss(idle=0)
+    assert consumers(raw, orchestrator) == {}
+    worker.finish(succeeded({"text": "late"}))
+    assert len(await waiting) == 1
+    assert consumers(raw, orchestrator) == {"a": 1}
+
+
+async def test_there_may_be_nobody_to_forget(
+    orchestrator: OrchestratorWire, raw: redis.Redis
+) -> None:
+    """A Redis that has lost the group, or all its memory, is no error."""
+    raw.xgroup_destroy(orchestrator.keys.results, wire.GROUP)
+    await orchestrator.dismiss(idle=0)
+    raw.delete(orchestrator.keys.results)
+    await orchestrator.dismiss(idle=0)
 
 
 async def test_results_from_before_the_first_orchestrator_are_not_lost(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from runner.events import Event
@@ -29,10 +31,14 @@ from runner.orchestrator.session import Session
 Change = tuple[str, Event, bytes | None]
 """The id of a job, what happened to it, and its output (packed) where it has one."""
 
-INSERT_JOB = f"INSERT INTO job ({ALL}) VALUES {{row}}"
-INSERT_PAYLOAD = "INSERT INTO payload (job_id, kind, body) VALUES {row}"
+TOGETHER = 100
+"""Most jobs that come in with one round trip; SQLite takes 32,766 values in one statement."""
+
+# The rows follow.
+INSERT_JOB = f"INSERT INTO job ({ALL}) VALUES "
+INSERT_PAYLOAD = "INSERT INTO payload (job_id, kind, body) VALUES "
 INSERT_TRANSITION = (
-    "INSERT INTO transition (job_id, revision, status, reason, attempt, at, actor) VALUES {row}"
+    "INSERT INTO transition (job_id, revision, status, reason, attempt, at, actor) VALUES "
 )
 UPDATE_SQLITE = f"UPDATE job SET {', '.join(f'{name} = ?' for name in MOVING)} WHERE id = ?"
 UPDATE_POSTGRESQL = (
@@ -71,26 +77,20 @@ def submit(
     `outputs` are those of jobs that have one from the start. `webhook` is that of each job, but
     for the parts.
     """
-    if len(jobs) > 1 or outputs:
-        payloads = [(job.id, "input", body) for job, body in jobs]
-        payloads += [(job_id, "output", body) for job_id, body in outputs]
-        insert = _rows_of(session, INSERT_JOB, len(COLUMNS))
-        session.many(insert, [row_of(job, COLUMNS) for job, _ in jobs])
-        session.many(_rows_of(session, INSERT_PAYLOAD, 3), payloads)
-        _remember(session, [_history(job, job.owner) for job, _ in jobs])
-        for job, _ in jobs if webhook else ():
+    for start in range(0, len(jobs), TOGETHER):
+        some = jobs[start : start + TOGETHER]
+        statements: list[tuple[str, Sequence[Any]]] = [
+            _insert(INSERT_JOB, [row_of(job, COLUMNS) for job, _ in some]),
+            _insert(INSERT_PAYLOAD, [(job.id, "input", body) for job, body in some]),
+            _insert(INSERT_TRANSITION, [_history(job, job.owner) for job, _ in some]),
+        ]
+        for job, _ in some if webhook else ():
             if job.parent_id is None:
-                session.together(*deliveries.keep(job.id, webhook))
-        deliveries.enqueue(session, [job for job, _ in jobs if job.finished])
-        return
-    for job, body in jobs:  # one round trip
-        marks = f"({', '.join('?' * len(COLUMNS))})"
-        session.together(
-            (INSERT_JOB.format(row=marks), row_of(job, COLUMNS)),
-            (INSERT_PAYLOAD.format(row="(?, ?, ?)"), (job.id, "input", body)),
-            (INSERT_TRANSITION.format(row="(?, ?, ?, ?, ?, ?, ?)"), _history(job, job.owner)),
-            *deliveries.keep(job.id, webhook),
-        )
+                statements += deliveries.keep(job.id, webhook)
+        session.together(*statements)
+    kept = [(job_id, "output", body) for job_id, body in outputs]
+    session.many(_rows_of(session, INSERT_PAYLOAD, 3), kept)
+    deliveries.enqueue(session, [job for job, _ in jobs if job.finished])
 
 
 def delete(session: Session, job_id: str) -> bool:
@@ -131,11 +131,17 @@ def purge(session: Session, now: float, limit: int, kept: float) -> list[str]:
     return ids
 
 
-def cancel(session: Session, job_id: str, command: CancelRequested, now: float) -> list[Job]:
-    """Cancel a job and its parts at once, or ask for it; returns those that changed."""
-    family = [row[0] for row in session.rows("SELECT id FROM job WHERE parent_id = ?", job_id)]
+def cancel(session: Session, job: Job, command: CancelRequested, now: float) -> list[Job]:
+    """Cancel a job and its parts at once, or ask for it; returns those that changed.
+
+    `job` may be as it stood once: only its id counts, and whether it can have parts at all.
+    """
+    family: list[Job] = []
+    if job.composite:
+        rows = session.rows("SELECT id FROM job WHERE parent_id = ?", job.id)
+        family = _lock(session, [row[0] for row in rows])
     changed: dict[str, Job] = {}
-    for before in [*(_lock(session, family) if family else ()), *_lock(session, [job_id])]:
+    for before in [*family, *_lock(session, [job.id])]:
         after = advance(before, command, now, _never)
         if after is not before:
             changed[after.id] = after
@@ -267,7 +273,18 @@ def _remember(session: Session, history: Iterable[tuple[Any, ...]]) -> None:
 
 def _rows_of(session: Session, sql: str, width: int) -> str:
     """Write an INSERT for `Session.many`."""
-    return sql.format(row="%s" if session.postgresql else f"({', '.join('?' * width)})")
+    return sql + ("%s" if session.postgresql else _marks(width))
+
+
+def _insert(sql: str, rows: Sequence[Sequence[Any]]) -> tuple[str, Sequence[Any]]:
+    """Write an INSERT of all these rows for `Session.together`."""
+    marks = _marks(len(rows[0]))
+    return sql + ", ".join([marks] * len(rows)), [*chain.from_iterable(rows)]
+
+
+@lru_cache
+def _marks(width: int) -> str:
+    return f"({', '.join('?' * width)})"
 
 
 def _history(job: Job, actor: str) -> tuple[Any, ...]:

@@ -89,24 +89,24 @@ class Dispatcher:
         if job.finished:
             raise _too_late(job)
         if job.composite:  # all asked at once, so that what is asked here is asked whole
-            await self.announce(await self.store.cancel(job_id, actor, False, self.clock()))
+            await self.announce(await self.store.cancel(job, actor, False, self.clock()))
             for part in await self.store.parts(job_id):
                 if not part.finished:
-                    await self._cancel(part.id, actor)
+                    await self._cancel(part, actor)
         else:
-            await self._cancel(job_id, actor)
+            await self._cancel(job, actor)
         after = await self.following.job(job_id)
         # Its end may have come first; of a whole that failed, parts were canceled all the same.
         if after.status == "succeeded" or (after.status == "failed" and not after.composite):
             raise _too_late(after)
         return after
 
-    async def _cancel(self, job_id: str, actor: str) -> None:
+    async def _cancel(self, job: Job, actor: str) -> None:
         revoked = False
         # Also where it was not sent yet: it may be on its way by now, and the mark waits for it.
         with contextlib.suppress(redis.RedisError):  # the repair asks again
-            revoked = await self.wire.cancel(job_id, actor) == "revoked"
-        await self.announce(await self.store.cancel(job_id, actor, revoked, self.clock()))
+            revoked = await self.wire.cancel(job.id, actor) == "revoked"
+        await self.announce(await self.store.cancel(job, actor, revoked, self.clock()))
 
     async def erase(self, job_id: str) -> None:
         """Remove a job with its parts, inputs, results and history.
@@ -283,10 +283,9 @@ class Dispatcher:
 
     async def end(self, job: Job, error: RunnerError) -> None:
         """End an attempt on behalf of those who cannot speak."""
-        event = events.Failed(
-            job=job.id, service=job.service, attempt=job.attempt, seq=0, at=self.clock(),
-            error=error.to_problem(),
-        )  # fmt: skip
+        event = events.for_the_silent(
+            job.id, job.service, job.attempt, error.to_problem(), self.clock()
+        )
         told = await self._with_picture(event)
         await self.announce(await self.store.ingest([(job.id, told, None)], self.clock()))
 

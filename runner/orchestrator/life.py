@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 REFRESH = 2.0
 """Seconds between two looks at the registry when it has told of no change."""
 
+LEAVING = 2.0
+"""Seconds that Redis gets to answer when the orchestrator stops."""
+
 STORE_PATIENCE = 30.0
 """Seconds that the database gets to answer when the orchestrator starts."""
 
@@ -128,6 +131,7 @@ class Orchestrator:
             task.add_done_callback(self._ended)
         yield
         await _end(running)
+        await self._leave()
         await self.traces.close()
         await self.redis.aclose()
         await asyncio.to_thread(producer.close)
@@ -169,6 +173,17 @@ class Orchestrator:
         self.figures.changed(job)
         self.traces.changed(job)
         speak(job)
+
+    async def _leave(self) -> None:
+        """Take our name off the readers of results, or Redis would keep one for every start.
+
+        It stays where it holds results that were not committed: others take those over.
+        """
+        try:
+            async with asyncio.timeout(LEAVING):
+                await self.wire.dismiss(idle=0, consumer=self.dispatcher.consumer)
+        except (redis.RedisError, OSError) as error:
+            log.warning("could not leave the readers of results; others will see to it: %s", error)
 
     async def _remember_services(self) -> None:
         """Take in the manifests of earlier days, so that a service that is down is not unknown."""

@@ -19,12 +19,15 @@ REPAIR = 5.0
 ABANDONED = 10.0
 """Seconds after which results that another orchestrator read are taken over."""
 
+GONE = 3600.0
+"""Seconds after which an orchestrator that reads no results, and holds none, is forgotten."""
+
 
 class Repair:
     """Looks after the jobs of a dispatcher that no event would move any more."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, dispatcher: Dispatcher, gone: float = GONE) -> None:
+        self._dispatcher, self._gone = dispatcher, gone
         self._missing: set[tuple[str, int]] = set()
         self._silent: set[tuple[str, int]] = set()
 
@@ -45,6 +48,7 @@ class Repair:
         await self._expire(now)
         await self._find_missing(now)
         await self._find_silent(now)
+        await self._dispatcher.wire.dismiss(idle=self._gone)
 
     async def _expire(self, now: float) -> None:
         overdue = await self._dispatcher.store.overdue(now)

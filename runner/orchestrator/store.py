@@ -130,14 +130,15 @@ class Store:
         """Return how many jobs of the service are queued before this one, and how many run."""
         return await self._database.read(partial(queries.ahead, job=job))
 
-    async def cancel(self, job_id: str, actor: str, revoked: bool, now: float) -> Jobs:
+    async def cancel(self, job: Job, actor: str, revoked: bool, now: float) -> Jobs:
         """Cancel a job and its parts at once where they have not gone, or ask their workers to.
 
-        `revoked` says that its message was taken off the conveyor. Returns the jobs that changed.
+        `job` may be as it stood once. `revoked` says that its message was taken off the conveyor.
+        Returns the jobs that changed.
         """
         command = CancelRequested(actor, revoked)
         return await self._database.write(
-            partial(changes.cancel, job_id=job_id, command=command, now=now)
+            partial(changes.cancel, job=job, command=command, now=now)
         )
 
     async def delete(self, job_id: str) -> bool:

@@ -13,6 +13,7 @@ import redis
 from stage import Stage
 
 from runner.embedded import running_redis
+from runner.wire import GROUP
 
 HOUSE = Path(__file__).parents[2]
 PAGE = HOUSE / "docs" / "deploy.md"
@@ -39,13 +40,21 @@ def as_user(url: str, user: str, password: str) -> str:
 def test_the_users_of_the_page_are_enough(
     guarded: str, until: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """An orchestrator and a worker run, progress, cancel and finish jobs as their own users."""
+    """An orchestrator and a worker run, progress and finish jobs, and leave, as their own users."""
     with Stage(guarded, tmp_path, until) as stage:
         stage.namespace = "nlp"
-        stage.orchestrator(SERVICES_BROKER=as_user(guarded, "orchestrator", "change-me-1"))
+        orchestrator = stage.orchestrator(
+            SERVICES_BROKER=as_user(guarded, "orchestrator", "change-me-1")
+        )
         stage.worker("echo", SERVICES_BROKER=as_user(guarded, "worker-echo", "change-me-2"))
         stage.ready("echo")
         assert stage.run("echo", {"text": "abc"})["output"] == {"text": "abc"}
+        results = f"{stage.namespace}:results"
+        until(lambda: not stage.redis.xpending(results, GROUP)["pending"])
+        assert len(stage.redis.xinfo_consumers(results, GROUP)) == 1
+        orchestrator.stop()
+        orchestrator.wait()
+        assert stage.redis.xinfo_consumers(results, GROUP) == []
         for part in stage.parts:
             assert "NOPERM" not in part.said(), part.said()
         stage.sound()

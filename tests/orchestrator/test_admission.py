@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from orchestrator.test_dispatch import Deployment, Hand, a_manifest
+from deployment import Deployment, Hand, a_manifest
 
 from runner import errors
 from runner.manifest import Manifest, from_document
@@ -20,17 +19,6 @@ from runner.orchestrator.retention import Retention
 from runner.orchestrator.terms import Terms
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def deployment(
-    redis_url: str, namespace: str, database_url: str
-) -> AsyncIterator[Deployment]:
-    """Give a dispatcher at work, on SQLite and on PostgreSQL."""
-    deployment = Deployment(redis_url, namespace, database_url)
-    await deployment.open()
-    yield deployment
-    await deployment.close()
 
 
 async def ask(deployment: Deployment, manifest: Manifest, n: int = 1, **terms: Any) -> Taken:

@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 from openapi_spec_validator import validate
 from psycopg2.extensions import parse_dsn
-from stage import TERMINAL, Stage, gallery, read_sse
+from stage import TERMINAL, Stage, gallery, problem, read_sse
 
 from runner.manifest import digest_of
 
@@ -73,17 +73,6 @@ def occupied(stage: Stage) -> Iterator[str]:
     with contextlib.suppress(AssertionError):
         stage.http.post(f"/v1/jobs/{job['id']}/cancel")
         stage.finished(job["id"])
-
-
-def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """Return the problem document of an answer that must be this one."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    document: dict[str, Any] = answer.json()
-    assert document["code"] == code
-    assert document["status"] == status
-    assert document["detail"]
-    return document
 
 
 # --- submit --------------------------------------------------------------------------------------

@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-import httpx
 import pytest
-from stage import Stage
+from stage import Stage, problem
 
 WORKERS = ("echo", "slow", "tags", "fails_in_run")
 ANY_AGE = {"cache-control": "max-age=3600"}
@@ -28,13 +27,6 @@ def stage(
         stage.ready(*WORKERS)
         yield stage
         stage.sound()
-
-
-def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """Return the problem document of an answer that must be this one."""
-    assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
-    document: dict[str, Any] = answer.json()
-    return document
 
 
 def seconds_between(earlier: str, later: str) -> float:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
 from receiver import Receiver, drip, endless, hang, status
+from specimens import Clock, a_job, failed, said, started, succeeded
 from standardwebhooks import Webhook as Reference
 
 from runner import errors, events, signature
@@ -35,17 +35,6 @@ pytestmark = pytest.mark.anyio
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 DAY = 24 * 3600
-numbers = itertools.count()
-
-
-@dataclass
-class Clock:
-    """A clock that goes when it is told to."""
-
-    now: float
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -84,39 +73,19 @@ async def deliver(one: Deliverer) -> int:
     return total
 
 
+def at(now: float, **fields: Any) -> Job:
+    """Return a new job of that time."""
+    return a_job(**{"created_at": now, "available_at": now, "updated_at": now, **fields})
+
+
 async def submitted(
     store: Store, clock: Clock, url: str, *words: str, traceparent: str | None = None, **fields: Any
 ) -> Job:
     """Keep a job that tells a URL of these events, or of its end."""
-    job = Job(
-        **{
-            "id": f"job-{next(numbers):06}", "service": "ner", "service_version": "1.0.0",
-            "major": 1, "manifest_digest": "d1", "created_at": clock.now,
-            "available_at": clock.now, "updated_at": clock.now, **fields,
-        }
-    )  # fmt: skip
+    job = at(clock.now, **fields)
     webhook = Webhook(url, words or ("completed",), traceparent)
     await store.submit((job, pack({})), webhook=webhook)
     return job
-
-
-def started(job: Job, attempt: int = 1) -> events.Started:
-    return events.Started(
-        job=job.id, service=job.service, attempt=attempt, seq=1, at=job.created_at, worker="w"
-    )
-
-
-def succeeded(job: Job, attempt: int = 1) -> events.Succeeded:
-    return events.Succeeded(
-        job=job.id, service=job.service, attempt=attempt, seq=2, at=job.created_at,
-        output=None, progress={"percent": 100.0, "steps": []},
-    )  # fmt: skip
-
-
-def failed(job: Job, error: dict[str, Any], attempt: int = 1) -> events.Failed:
-    return events.Failed(
-        job=job.id, service=job.service, attempt=attempt, seq=2, at=job.created_at, error=error
-    )
 
 
 async def end(store: Store, job: Job, clock: Clock) -> Job:
@@ -179,33 +148,33 @@ async def test_a_change_and_its_message_are_kept_together(store: Store, clock: C
     assert (await owed(store, job)).status == "pending"
 
 
-PROBLEM = errors.HandlerFailed("It broke.").to_problem()
+BROKEN = errors.HandlerFailed("It broke.")
 
 
 async def by_cancel(store: Store, job: Job, now: float) -> None:
-    await store.cancel(job.id, "me", False, now)
+    await store.cancel(job, "me", False, now)
 
 
 async def by_release(store: Store, job: Job, now: float) -> None:
     await store.claim("ner", "d1", 10, now)
-    await store.cancel(job.id, "me", False, now)
+    await store.cancel(job, "me", False, now)
     await store.release([(job.id, 1)])
 
 
 async def by_failure(store: Store, job: Job, now: float) -> None:
     await store.ingest([(job.id, started(job), None)], now)
-    await store.ingest([(job.id, failed(job, PROBLEM), None)], now)
+    await store.ingest([(job.id, failed(job, BROKEN), None)], now)
 
 
 async def by_expiry(store: Store, job: Job, now: float) -> None:
-    await store.ingest([(job.id, failed(job, errors.Expired("Late.").to_problem()), None)], now)
+    await store.ingest([(job.id, failed(job, errors.Expired("Late.")), None)], now)
 
 
 async def by_last_attempt(store: Store, job: Job, now: float) -> None:
     for attempt in (1, 2, 3):
-        error = errors.TransientFailure("Again.").to_problem()
-        batch = [(job.id, started(job, attempt), None), (job.id, failed(job, error, attempt), None)]
-        await store.ingest(batch, now)
+        error = errors.TransientFailure("Again.")
+        told = started(job, attempt=attempt), failed(job, error, attempt=attempt)
+        await store.ingest([(job.id, event, None) for event in told], now)
 
 
 ENDS = [
@@ -226,7 +195,7 @@ async def test_every_end_is_owed_once(
     quiet = await submitted(store, clock, "https://hooks.example/", "succeeded")
     for one in (job, quiet):
         await way(store, one, clock.now)
-        await store.ingest([(one.id, succeeded(one, 9), None)], clock.now)
+        await store.ingest([(one.id, succeeded(one, attempt=9), None)], clock.now)
     told = Counter(one.event for one in await store.deliveries.of_job(job.id))
     assert told == Counter({"started": starts, word: 1}) - Counter()
     assert await store.deliveries.of_job(quiet.id) == []
@@ -234,17 +203,8 @@ async def test_every_end_is_owed_once(
 
 async def test_a_composite_job_is_told_when_its_last_part_ends(store: Store, clock: Clock) -> None:
     """The whole is told once, by the commit of its last part; its parts are told to nobody."""
-    whole = Job(
-        id=f"job-{next(numbers):06}", service=COMPOSITE, service_version="", major=0,
-        manifest_digest="", created_at=clock.now, available_at=clock.now, updated_at=clock.now,
-    )  # fmt: skip
-    parts = [
-        Job(
-            id=f"{whole.id}-{name}", service="ner", service_version="1.0.0", major=1,
-            manifest_digest="d1", created_at=clock.now, available_at=clock.now,
-            updated_at=clock.now, parent_id=whole.id, part=name,
-        ) for name in "ab"
-    ]  # fmt: skip
+    whole = at(clock.now, service=COMPOSITE, service_version="", major=0, manifest_digest="")
+    parts = [at(clock.now, parent_id=whole.id, part=name) for name in "ab"]
     both = Webhook("https://hooks.example/", ("start", "completed"))
     kept = [(whole, pack({})), *((part, pack({})) for part in parts)]
     await store.submit(*kept, webhook=both)
@@ -259,11 +219,12 @@ async def test_a_composite_job_is_told_when_its_last_part_ends(store: Store, clo
 async def test_a_body_stays_small_and_readable(store: Store, clock: Clock) -> None:
     """A worker that says much, and in no sound Unicode, makes no large or broken message."""
     long = "\ud800é" * 30_000
-    error = {**dict.fromkeys(PROBLEM, long), "code": PROBLEM["code"], "more": [long]}
+    problem = BROKEN.to_problem()
+    error = {**dict.fromkeys(problem, long), "code": problem["code"], "more": [long]}
     with Receiver() as receiver:
         job = await submitted(store, clock, receiver.url)
-        batch = [(job.id, started(job), None), (job.id, failed(job, error), None)]
-        await store.ingest(batch, clock.now)
+        much = said(events.Failed, job, clock.now, error=error)
+        await store.ingest([(job.id, started(job), None), (job.id, much, None)], clock.now)
         await deliver(deliverer(store, clock))
         (one,) = receiver.received
     assert len(one.body) <= LARGEST

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
 
 import httpx
+import invariants
 import pytest
 from openapi_spec_validator import validate
-from stage import Stage
+from stage import Stage, problem
 from starlette.routing import BaseRoute, Mount
 
 from runner.orchestrator import app
@@ -123,16 +122,6 @@ def submit(stage: Stage, key: str, service: str = "echo", **inputs: Any) -> dict
     assert answer.status_code in (200, 202), answer.text
     job: dict[str, Any] = answer.json()
     return job
-
-
-def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """Return the problem document of an answer that must be this one."""
-    assert (answer.status_code, answer.headers["content-type"]) == (
-        status, "application/problem+json",
-    ), answer.text  # fmt: skip
-    document: dict[str, Any] = answer.json()
-    assert document["code"] == code
-    return document
 
 
 # --- what a route declares -----------------------------------------------------------------------
@@ -352,22 +341,10 @@ def test_nothing_of_a_secret_is_written_down(stage: Stage, keys: Keys) -> None:
     said = "".join(part.said() for part in stage.parts)
     assert "refused key" in said
     assert [secret for secret in secrets if secret in said] == []
-    kept = [value for row in rows(stage, "SELECT * FROM api_key") for value in row]
+    table = invariants.rows(stage.database, "SELECT * FROM api_key")
+    kept = [value for row in table for value in row]
     assert len(kept) > 8
     assert [secret for secret in secrets if any(secret in str(value) for value in kept)] == []
-
-
-def rows(stage: Stage, sql: str) -> list[tuple[Any, ...]]:
-    """Return the rows of a question to the stage's database."""
-    if stage.database.startswith("postgresql"):
-        import psycopg2
-
-        with closing(psycopg2.connect(stage.database)) as connection:
-            cursor = connection.cursor()
-            cursor.execute(sql)
-            return list(cursor.fetchall())
-    with closing(sqlite3.connect(stage.database.removeprefix("sqlite:///"))) as connection:
-        return connection.execute(sql).fetchall()
 
 
 @once

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
+import specimens
 from prometheus_client.parser import text_string_to_metric_families
+from specimens import NOW, said
 
 from runner import events
 from runner.manifest import Manifest, from_document
 from runner.metrics import Metrics
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.figures import Figures
-from runner.orchestrator.jobs import Job, advance, new_id
+from runner.orchestrator.jobs import Job, advance
 from runner.orchestrator.store import Store
 from runner.registry import Instance
 
 pytestmark = pytest.mark.anyio
-
-NOW = 1_000_000.0
 
 
 def a_manifest() -> Manifest:
@@ -58,18 +59,7 @@ def a_worker(number: int, state: str = "ready", **fields: Any) -> Instance:
     return Instance(f"ner@{number}", "ner", "1.0.0", MANIFEST.digest, state, 2, **fields)
 
 
-def a_job(**fields: Any) -> Job:
-    """Return a job that has been asked for at `NOW`."""
-    usual: dict[str, Any] = {
-        "id": new_id(), "service": "ner", "service_version": "1.0.0", "major": 1,
-        "manifest_digest": MANIFEST.digest, "created_at": NOW, "available_at": NOW,
-        "updated_at": NOW, "input_bytes": 500,
-    }  # fmt: skip
-    return Job(**{**usual, **fields})
-
-
-def said(kind: type[events.Event], job: Job, at: float, **fields: Any) -> Any:
-    return kind(job=job.id, service="ner", attempt=job.attempt, seq=1, at=at, **fields)
+a_job = partial(specimens.a_job, manifest_digest=MANIFEST.digest, created_at=NOW, input_bytes=500)
 
 
 def picture(*steps: tuple[str, float, float]) -> dict[str, Any]:
@@ -167,7 +157,7 @@ async def test_attempts_that_are_followed_by_another_are_counted(url: str) -> No
         await desk.take(job, said(events.Started, job, NOW + 1, worker="w"), lost)
         [(again, _)] = await desk.store.claim("ner", MANIFEST.digest, 1, NOW + 1000)
         assert again.attempt == 2
-        for changed in await desk.store.cancel(job.id, "ada", False, NOW + 101):
+        for changed in await desk.store.cancel(job, "ada", False, NOW + 101):
             desk.figures.changed(changed)
         told = values(desk.metrics)
         assert told["nlp_job_retries_total", ("worker_lost", "ner")] == 1

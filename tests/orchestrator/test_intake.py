@@ -5,33 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import psycopg2
 import pytest
+import specimens
+from specimens import NOW, Clock, failed, started, succeeded, with_input
 
-from runner import errors, events
+from runner import errors
 from runner.orchestrator.deliveries import Webhook
 from runner.orchestrator.intake import KEPT, Once
 from runner.orchestrator.jobs import COMPOSITE, Job
 from runner.orchestrator.store import Store
 from runner.payload import pack, unpack
 
-NOW = 1_000_000.0
 WEEK = 7 * 86400.0
 pytestmark = pytest.mark.anyio
-numbers = itertools.count()
-
-
-class Clock:
-    """A clock that stands still until it is put forward."""
-
-    def __init__(self) -> None:
-        self.at = NOW
-
-    def __call__(self) -> float:
-        return self.at
+a_job = partial(specimens.a_job, retention=WEEK)
 
 
 @pytest.fixture
@@ -56,68 +48,29 @@ def store(stores: tuple[Store, Store]) -> Store:
 
 
 @pytest.fixture
-def rows(database_url: str, store: Store) -> Iterator[Callable[[str], int]]:
+def count(sql: Callable[..., list[tuple[Any, ...]]]) -> Callable[[str], int]:
     """Give a way to count the rows of a table."""
-    import sqlite3
-
-    sqlite = database_url.startswith("sqlite")
-    connection: Any = (
-        sqlite3.connect(database_url.removeprefix("sqlite:///"))
-        if sqlite
-        else psycopg2.connect(database_url)
-    )
-    if not sqlite:
-        connection.autocommit = True
-
-    def count(table: str) -> int:
-        cursor = connection.cursor()
-        cursor.execute(f"SELECT COUNT(*) FROM {table}")
-        return int(cursor.fetchone()[0])
-
-    yield count
-    connection.close()
-
-
-def a_job(**fields: Any) -> Job:
-    """Return a new job, later than the ones before."""
-    number = next(numbers)
-    return Job(
-        **{
-            "id": f"job-{number:06}",
-            "service": "ner",
-            "service_version": "1.0.0",
-            "major": 1,
-            "manifest_digest": "d1",
-            "created_at": NOW + number / 1000,
-            "available_at": NOW,
-            "updated_at": NOW,
-            "retention": WEEK,
-            **fields,
-        }
-    )
+    return lambda table: int(sql(f"SELECT COUNT(*) FROM {table}")[0][0])
 
 
 def once(key: str = "k", fingerprint: str = "f", owner: str = "") -> Once:
     return Once(owner, key, fingerprint)
 
 
-def with_input(*jobs: Job) -> list[tuple[Job, bytes]]:
-    return [(job, pack({"text": job.id})) for job in jobs]
-
-
 async def succeed(store: Store, job: Job, output: Any, at: float) -> Job:
     """Let a job start and succeed at that time."""
-    told = {"job": job.id, "service": job.service, "attempt": 1, "at": at}
-    start = events.Started(**told, seq=1, worker="w")
-    end = events.Succeeded(**told, seq=2, output=None, progress={"percent": 100.0, "steps": []})
-    await store.ingest([(job.id, start, None), (job.id, end, pack(output))], at)
+    told = replace(job, updated_at=at)
+    batch = [(job.id, started(told), None), (job.id, succeeded(told), pack(output))]
+    await store.ingest(batch, at)
     return await store.get(job.id)
 
 
 # --- one key, one job ----------------------------------------------------------------------------
 
 
-async def test_a_key_makes_one_job(stores: tuple[Store, Store], rows: Callable[[str], int]) -> None:
+async def test_a_key_makes_one_job(
+    stores: tuple[Store, Store], count: Callable[[str], int]
+) -> None:
     """The second request under a key gets the first one's job, wherever it comes in."""
     first = a_job(idempotency_key="k")
     taken = await stores[0].submit(*with_input(first), once=once())
@@ -126,11 +79,11 @@ async def test_a_key_makes_one_job(stores: tuple[Store, Store], rows: Callable[[
         again = await store.submit(*with_input(a_job(idempotency_key="k")), once=once())
         assert (again.job, again.replayed) == (first, True)
         assert await store.replay(once()) == [first]
-    assert rows("job") == 1
+    assert count("job") == 1
 
 
 async def test_fifty_at_the_same_instant_make_one_job(
-    stores: tuple[Store, Store], rows: Callable[[str], int]
+    stores: tuple[Store, Store], count: Callable[[str], int]
 ) -> None:
     """Fifty callers with one key, at two orchestrators at once, all get the same job."""
     jobs = [a_job(idempotency_key="k") for _ in range(50)]
@@ -139,7 +92,7 @@ async def test_fifty_at_the_same_instant_make_one_job(
     )
     assert len({taken.job.id for taken in answers}) == 1
     assert sum(not taken.replayed for taken in answers) == 1
-    assert (rows("job"), rows("idempotency")) == (1, 1)
+    assert (count("job"), count("idempotency")) == (1, 1)
 
 
 async def test_crossing_keys_do_not_stop_each_other(stores: tuple[Store, Store]) -> None:
@@ -180,7 +133,7 @@ async def test_keys_of_others_are_unknown(store: Store) -> None:
 
 
 async def test_a_key_lives_as_long_as_its_job(
-    store: Store, clock: Clock, rows: Callable[[str], int]
+    store: Store, clock: Clock, count: Callable[[str], int]
 ) -> None:
     """A key is known for 24 hours and for as long as its job; then it may be used anew."""
     early = a_job(idempotency_key="early", retention=60.0)
@@ -188,42 +141,42 @@ async def test_a_key_lives_as_long_as_its_job(
     for job in (early, lasting):
         await store.submit(*with_input(job), once=once(job.idempotency_key or ""))
         await succeed(store, job, {}, NOW)
-    clock.at = NOW + 61
-    assert await store.purge(clock.at, 100) == [early.id]
+    clock.now = NOW + 61
+    assert await store.purge(clock.now, 100) == [early.id]
     with pytest.raises(errors.JobErased):  # within the day nobody does it again by mistake
         await store.submit(*with_input(a_job(idempotency_key="early")), once=once("early"))
-    clock.at = NOW + KEPT + 1
-    await store.purge(clock.at, 100)
+    clock.now = NOW + KEPT + 1
+    await store.purge(clock.now, 100)
     assert (await store.replay(once("lasting")) or [])[0].id == lasting.id
     assert await store.replay(once("early")) is None
     again = a_job(idempotency_key="early")
     taken = await store.submit(*with_input(again), once=once("early"))
     assert not taken.replayed
-    assert rows("idempotency") == 2
+    assert count("idempotency") == 2
 
 
-async def test_erasing_a_job_erases_its_key(store: Store, rows: Callable[[str], int]) -> None:
+async def test_erasing_a_job_erases_its_key(store: Store, count: Callable[[str], int]) -> None:
     """Who has his job deleted leaves nothing behind, not even the fingerprint of his request."""
     one, two = a_job(idempotency_key="k"), a_job(idempotency_key="k")
     await store.submit(*with_input(one, two), once=once())
     await store.delete(one.id)
-    assert rows("idempotency") == 1
+    assert count("idempotency") == 1
     assert await store.replay(once()) == [two]
     await store.delete(two.id)
-    assert rows("idempotency") == 0
+    assert count("idempotency") == 0
 
 
 # --- all or none ---------------------------------------------------------------------------------
 
 
-async def test_many_come_in_together(store: Store, rows: Callable[[str], int]) -> None:
+async def test_many_come_in_together(store: Store, count: Callable[[str], int]) -> None:
     """A thousand jobs are one commit, in their order, each with its own input."""
     jobs = [a_job(idempotency_key="k") for _ in range(1000)]
     before = store.commits
     taken = await store.submit(*with_input(*jobs), once=once())
     assert [job.id for job in taken.jobs] == [job.id for job in jobs]
     assert store.commits - before == 1
-    assert rows("transition") == 1000
+    assert count("transition") == 1000
     assert unpack(await store.payload(jobs[77].id, "input") or b"") == {"text": jobs[77].id}
     claimed = await store.claim("ner", "d1", 3, NOW)
     assert [job.id for job, _ in claimed] == [job.id for job in jobs[:3]]
@@ -231,13 +184,13 @@ async def test_many_come_in_together(store: Store, rows: Callable[[str], int]) -
     assert [job.id for job in again.jobs] == [job.id for job in jobs]
 
 
-async def test_none_comes_in_without_the_others(store: Store, rows: Callable[[str], int]) -> None:
+async def test_none_comes_in_without_the_others(store: Store, count: Callable[[str], int]) -> None:
     """When one of many cannot be kept, none is, and their key is free."""
     taken = a_job()
     await store.submit(*with_input(taken))
     with pytest.raises(Exception, match=r"(?i)unique"):
         await store.submit(*with_input(a_job(), taken, a_job()), once=once())
-    assert (rows("job"), rows("idempotency")) == (1, 0)
+    assert (count("job"), count("idempotency")) == (1, 0)
 
 
 # --- results that answer again -------------------------------------------------------------------
@@ -248,7 +201,7 @@ async def test_an_equal_input_is_answered_at_once(store: Store, clock: Clock) ->
     first = a_job(fingerprint="f", owner="ada")
     await store.submit(*with_input(first))
     await succeed(store, first, {"n": 1}, NOW + 5)
-    clock.at = NOW + 10
+    clock.now = NOW + 10
     again = a_job(fingerprint="f", owner="ada")
     job = (await store.submit(*with_input(again), since={"f": 0.0})).job
     assert job == await store.get(again.id)
@@ -265,7 +218,7 @@ async def test_an_equal_input_is_answered_at_once(store: Store, clock: Clock) ->
 
 
 async def test_who_is_answered_at_once_is_told_as_well(
-    store: Store, rows: Callable[[str], int]
+    store: Store, count: Callable[[str], int]
 ) -> None:
     """A job that is born finished owes its webhook a message, in the same commit."""
     first = a_job(fingerprint="f")
@@ -274,7 +227,7 @@ async def test_who_is_answered_at_once_is_told_as_well(
     webhook = Webhook("https://example.org/hook", ("completed",))
     taken = await store.submit(*with_input(a_job(fingerprint="f")), since={"f": 0}, webhook=webhook)
     assert taken.job.reused_from == first.id
-    assert (rows("webhook"), rows("webhook_delivery")) == (1, 1)
+    assert (count("webhook"), count("webhook_delivery")) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -302,17 +255,12 @@ async def test_only_the_same_is_answered(
 
 async def test_what_is_over_does_not_answer(store: Store, clock: Clock) -> None:
     """A failed job, one whose time is over and one without its output answer nobody."""
-    failed, over, bare = (a_job(fingerprint=f) for f in ("failed", "over", "bare"))
-    await store.submit(*with_input(failed, over, bare))
-    error = errors.HandlerFailed().to_problem()
-    told = {"job": failed.id, "service": "ner", "attempt": 1, "seq": 1, "at": NOW}
-    await store.ingest([(failed.id, events.Failed(**told, error=error), None)], NOW)
+    broken, over, bare = (a_job(fingerprint=f) for f in ("failed", "over", "bare"))
+    await store.submit(*with_input(broken, over, bare))
+    await store.ingest([(broken.id, failed(broken, errors.HandlerFailed()), None)], NOW)
     await succeed(store, over, {}, NOW - WEEK)
-    end = events.Succeeded(
-        **{**told, "job": bare.id}, output=None, progress={"percent": 100.0, "steps": []}
-    )
-    await store.ingest([(bare.id, end, None)], NOW)
-    clock.at = NOW + 1
+    await store.ingest([(bare.id, succeeded(bare), None)], NOW)
+    clock.now = NOW + 1
     for content in ("failed", "over", "bare"):
         taken = await store.submit(*with_input(a_job(fingerprint=content)), since={content: 0.0})
         assert taken.job.status == "queued", content
@@ -356,7 +304,7 @@ async def test_a_whole_may_be_answered_part_by_part(store: Store) -> None:
 
 
 async def test_what_is_over_is_erased(
-    store: Store, clock: Clock, rows: Callable[[str], int]
+    store: Store, clock: Clock, count: Callable[[str], int]
 ) -> None:
     """A finished job whose time is over leaves no row, and what still runs or is kept stays."""
     over, kept, forever, open_ = a_job(), a_job(), a_job(retention=None), a_job()
@@ -372,7 +320,7 @@ async def test_what_is_over_is_erased(
     assert sorted(await store.purge(NOW + WEEK, 100)) == sorted([over.id, whole.id, part.id])
     left = {job.id for job in await store.list(limit=9, service="ner")}
     assert left == {kept.id, forever.id, open_.id}
-    assert (rows("job"), rows("payload"), rows("transition")) == (3, 5, 7)
+    assert (count("job"), count("payload"), count("transition")) == (3, 5, 7)
 
 
 async def test_two_orchestrators_erase_in_batches(stores: tuple[Store, Store]) -> None:

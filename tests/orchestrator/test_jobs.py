@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
+import specimens
 from hypothesis import given
 from hypothesis import strategies as st
+from specimens import NOW
 
 from runner import errors, events
 from runner.orchestrator.jobs import (
@@ -21,25 +24,7 @@ from runner.orchestrator.jobs import (
     settle,
 )
 
-NOW = 1_000_000.0
-
-
-def a_job(**fields: Any) -> Job:
-    """Return a job queued at `NOW`."""
-    return Job(
-        **{
-            "id": "job-1",
-            "service": "ner",
-            "service_version": "1.0.0",
-            "major": 1,
-            "manifest_digest": "d1",
-            "created_at": NOW,
-            "available_at": NOW,
-            "updated_at": NOW,
-            "queue_deadline_at": NOW + 100,
-            **fields,
-        }
-    )
+a_job = partial(specimens.a_job, id="job-1", created_at=NOW, queue_deadline_at=NOW + 100)
 
 
 def said(kind: type[events.Event], attempt: int = 1, at: float = NOW + 5, **fields: Any) -> Any:

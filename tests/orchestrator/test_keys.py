@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from specimens import NOW, Clock
 from starlette.requests import Request
 
 from runner.errors import BadRequest, Forbidden, Unauthenticated
@@ -21,7 +22,6 @@ from runner.orchestrator.keyring import COLUMNS, Keyring
 from runner.orchestrator.keys import ANYBODY, OPEN, SCOPES, Caller, Key, make, parse
 from runner.orchestrator.store import Store
 
-NOW = 1_000_000.0
 pytestmark = pytest.mark.anyio
 
 
@@ -32,17 +32,6 @@ async def store(database_url: str) -> AsyncIterator[Store]:
     await store.open()
     yield store
     await store.close()
-
-
-class Clock:
-    """A clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 class Counting(Keyring):

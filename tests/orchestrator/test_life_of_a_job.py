@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from specimens import a_job, said
 
 from runner import errors, events
 from runner.orchestrator.intake import KEPT, Once
@@ -106,10 +107,8 @@ class LifeOfAJob(RuleBasedStateMachine):
         return chosen
 
     def a_job(self, **fields: Any) -> Job:
-        number = next(self.world.numbers)
-        return Job(
-            id=f"job-{number:08}", owner=self.name, service=self.name, service_version="1.0.0",
-            major=1, manifest_digest="d", created_at=self.now, available_at=self.now,
+        return a_job(
+            owner=self.name, service=self.name, created_at=self.now, available_at=self.now,
             updated_at=self.now, queue_deadline_at=self.now + 100, **fields,
         )  # fmt: skip
 
@@ -139,7 +138,7 @@ class LifeOfAJob(RuleBasedStateMachine):
             self.outputs[job_id] = unpack(packed)
 
     def said(self, kind: type[events.Event], job: Job, attempt: int, **fields: Any) -> Any:
-        return kind(job=job.id, service=job.service, attempt=attempt, seq=1, at=self.now, **fields)
+        return said(kind, job, self.now, attempt=attempt, **fields)
 
     # --- what callers do -------------------------------------------------------------------------
 
@@ -217,7 +216,7 @@ class LifeOfAJob(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject, actor: str, revoked: bool) -> None:
         """Ask for a job to end."""
         job = self.pick(data)
-        changed = self.world.run(self.world.store.cancel(job.id, actor, revoked, self.now))
+        changed = self.world.run(self.world.store.cancel(job, actor, revoked, self.now))
         after = advance(job, CancelRequested(actor, revoked), self.now, BACKOFF)
         assert changed == ([] if after is job else [after])
         self.moves(after)
@@ -243,7 +242,7 @@ class LifeOfAJob(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 3))
     def claim(self, limit: int) -> None:
         """Take the next jobs for the conveyor."""
-        work = self.world.store.claim(self.name, "d", limit, self.now)
+        work = self.world.store.claim(self.name, "d1", limit, self.now)
         taken = [job for job, _ in self.world.run(work)]
         waiting = [
             job

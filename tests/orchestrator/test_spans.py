@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import pytest
+import specimens
 
-from runner.orchestrator.jobs import Job
 from runner.orchestrator.picture import steps_of
 from runner.orchestrator.queries import Transition
 from runner.orchestrator.spans import Span, spans_of
@@ -23,15 +24,12 @@ STEPS = [
 ]  # fmt: skip
 
 
-def a_job(**fields: Any) -> Job:
-    """Return a job that was asked for at 10, began at 12 and ended at 16."""
-    usual: dict[str, Any] = {
-        "id": "01890a5d-ac96-774b-bcce-b302099a8057", "service": "ner", "service_version": "1.0.0",
-        "major": 1, "manifest_digest": "d", "status": "succeeded", "created_at": 10.0,
-        "available_at": 10.0, "started_at": 12.0, "finished_at": 16.0, "updated_at": 16.0,
-        "worker": "ner@host-1", "input_bytes": 7, "progress": {"percent": 1.0, "steps": STEPS},
-    }  # fmt: skip
-    return Job(**{**usual, **fields})
+# Asked for at 10, begun at 12 and ended at 16.
+a_job = partial(
+    specimens.a_job, id="01890a5d-ac96-774b-bcce-b302099a8057", status="succeeded",
+    created_at=10.0, available_at=10.0, started_at=12.0, finished_at=16.0, updated_at=16.0,
+    worker="ner@host-1", input_bytes=7, progress={"percent": 1.0, "steps": STEPS},
+)  # fmt: skip
 
 
 def named(spans: list[Span]) -> dict[str, Span]:

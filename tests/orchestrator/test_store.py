@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import Any
 import peewee
 import psycopg2
 import pytest
+from specimens import NOW, a_job, failed, started, succeeded, with_input
 
-from runner import errors, events
+from runner import errors
 from runner.orchestrator import tables
 from runner.orchestrator.database import BATCH, Database
 from runner.orchestrator.jobs import COMPOSITE, Job
@@ -28,9 +29,7 @@ from runner.orchestrator.session import Session
 from runner.orchestrator.store import Store
 from runner.payload import pack, unpack
 
-NOW = 1_000_000.0
 pytestmark = pytest.mark.anyio
-numbers = itertools.count()
 
 
 @pytest.fixture
@@ -42,65 +41,8 @@ async def store(database_url: str) -> AsyncIterator[Store]:
     await store.close()
 
 
-@pytest.fixture
-def raw(database_url: str, store: Store) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    """Give a way around the store: execute SQL on a connection of one's own, return its rows."""
-    if database_url.startswith("sqlite"):
-        connection: Any = sqlite3.connect(database_url.removeprefix("sqlite:///"))
-        connection.isolation_level = None
-    else:
-        connection = psycopg2.connect(database_url)
-        connection.autocommit = True
-
-    def execute(sql: str) -> list[tuple[Any, ...]]:
-        cursor = connection.cursor()
-        cursor.execute(sql)
-        return list(cursor.fetchall()) if cursor.description else []
-
-    yield execute
-    connection.close()
-
-
-def a_job(**fields: Any) -> Job:
-    """Return a new job, later than the ones before."""
-    number = next(numbers)
-    return Job(
-        **{
-            "id": f"job-{number:06}",
-            "service": "ner",
-            "service_version": "1.0.0",
-            "major": 1,
-            "manifest_digest": "d1",
-            "created_at": NOW + number / 1000,
-            "available_at": NOW,
-            "updated_at": NOW,
-            **fields,
-        }
-    )
-
-
 async def submitted(store: Store, *jobs: Job) -> None:
-    await asyncio.gather(*(store.submit((job, pack({"text": job.id}))) for job in jobs))
-
-
-def started(job: Job, worker: str = "w1") -> events.Started:
-    return events.Started(
-        job=job.id, service=job.service, attempt=job.attempt, seq=1, at=NOW, worker=worker
-    )
-
-
-def succeeded(job: Job, attempt: int | None = None) -> events.Succeeded:
-    return events.Succeeded(
-        job=job.id, service=job.service, attempt=attempt or job.attempt, seq=2, at=NOW,
-        output=None, progress={"percent": 100.0, "steps": []},
-    )  # fmt: skip
-
-
-def failed(job: Job, error: errors.RunnerError) -> events.Failed:
-    return events.Failed(
-        job=job.id, service=job.service, attempt=job.attempt, seq=2, at=NOW,
-        error=error.to_problem(),
-    )  # fmt: skip
+    await asyncio.gather(*map(store.submit, with_input(*jobs)))
 
 
 def ids(jobs: Any) -> list[str]:
@@ -172,22 +114,22 @@ async def test_reopening_changes_nothing(store: Store, database_url: str) -> Non
 
 
 async def test_newer_database_is_refused(
-    store: Store, database_url: str, raw: Callable[..., Any]
+    store: Store, database_url: str, sql: Callable[..., Any]
 ) -> None:
     """An old release says that the database is newer, instead of damaging it."""
-    raw("INSERT INTO schema_version (version, name, applied_at) VALUES (999, 'later', 0)")
+    sql("INSERT INTO schema_version (version, name, applied_at) VALUES (999, 'later', 0)")
     with pytest.raises(errors.Unavailable, match="schema version 999"):
         await Store(database_url).open()
 
 
-async def test_finished_status_is_final(store: Store, raw: Callable[..., Any]) -> None:
+async def test_finished_status_is_final(store: Store, sql: Callable[..., Any]) -> None:
     """The database itself refuses to change the status of a finished job, whoever asks."""
     job = a_job()
     await store.submit((job, b""))
     await store.ingest([(job.id, succeeded(job), b"out")], NOW)
     with pytest.raises((sqlite3.IntegrityError, psycopg2.IntegrityError), match="finished job"):
-        raw(f"UPDATE job SET status = 'queued' WHERE id = '{job.id}'")
-    raw(f"UPDATE job SET expires_at = 1 WHERE id = '{job.id}'")
+        sql(f"UPDATE job SET status = 'queued' WHERE id = '{job.id}'")
+    sql(f"UPDATE job SET expires_at = 1 WHERE id = '{job.id}'")
     assert (await store.get(job.id)).status == "succeeded"
 
 
@@ -226,13 +168,13 @@ async def test_unknown_job_is_none(store: Store, job_id: str) -> None:
     assert await store.get(job_id) is None
     assert await store.payload(job_id, "input") is None
     assert await store.transitions(job_id) == []
-    assert await store.cancel(job_id, "ada", False, NOW) == []
+    assert await store.cancel(a_job(id=job_id), "ada", False, NOW) == []
     assert await store.delete(job_id) is False
     assert await store.repin(job_id, "d2", "1.0.1") is False
     assert await store.list(limit=5, owner=job_id or "nobody") == []
 
 
-async def test_deleted_job_leaves_nothing(store: Store, raw: Callable[..., Any]) -> None:
+async def test_deleted_job_leaves_nothing(store: Store, sql: Callable[..., Any]) -> None:
     """Erasing a job erases its payloads and its history as well."""
     job, other = a_job(), a_job()
     await submitted(store, job, other)
@@ -241,7 +183,7 @@ async def test_deleted_job_leaves_nothing(store: Store, raw: Callable[..., Any])
     assert await store.delete(job.id) is False
     for table in ("job", "payload", "transition"):
         key = "id" if table == "job" else "job_id"
-        assert raw(f"SELECT DISTINCT {key} FROM {table}") == [(other.id,)]
+        assert sql(f"SELECT DISTINCT {key} FROM {table}") == [(other.id,)]
 
 
 async def test_cancel_before_and_after_dispatch(store: Store) -> None:
@@ -249,18 +191,16 @@ async def test_cancel_before_and_after_dispatch(store: Store) -> None:
     waiting, sent, revoked = a_job(), a_job(manifest_digest="d2"), a_job(manifest_digest="d2")
     await submitted(store, waiting, sent, revoked)
     await store.claim("ner", "d2", 10, NOW)
-    [job] = await store.cancel(waiting.id, "ada", False, NOW + 1)
+    [job] = await store.cancel(waiting, "ada", False, NOW + 1)
     assert (job.status, job.reason, job.finished_at) == ("canceled", "canceled_by_user", NOW + 1)
     assert (await store.transitions(waiting.id))[-1].actor == "ada"
-    [job] = await store.cancel(sent.id, "ada", False, NOW + 1)
+    [job] = await store.cancel(sent, "ada", False, NOW + 1)
     assert (job.status, job.cancel_requested_at, job.cancel_actor) == ("queued", NOW + 1, "ada")
-    assert await store.cancel(sent.id, "bob", False, NOW + 2) == []
-    assert [job.status for job in await store.cancel(revoked.id, "ada", True, NOW + 1)] == [
-        "canceled"
-    ]
-    assert [job.id for job in await store.cancel(sent.id, "ada", True, NOW + 3)] == [sent.id]
+    assert await store.cancel(sent, "bob", False, NOW + 2) == []
+    assert [job.status for job in await store.cancel(revoked, "ada", True, NOW + 1)] == ["canceled"]
+    assert [job.id for job in await store.cancel(sent, "ada", True, NOW + 3)] == [sent.id]
     for one in (waiting, sent, revoked):
-        assert await store.cancel(one.id, "ada", True, NOW + 4) == []
+        assert await store.cancel(one, "ada", True, NOW + 4) == []
 
 
 async def test_repin_moves_only_what_waits(store: Store) -> None:
@@ -282,7 +222,7 @@ async def test_position_counts_who_goes_first(store: Store) -> None:
     first, urgent, last = a_job(), a_job(priority=9), a_job()
     await submitted(store, first, urgent, last, a_job(service="other"))
     assert [await store.ahead(job) for job in (urgent, first, last)] == [(0, 0), (1, 0), (2, 0)]
-    await store.cancel(urgent.id, "ada", False, NOW)
+    await store.cancel(urgent, "ada", False, NOW)
     assert [await store.ahead(job) for job in (first, last)] == [(0, 0), (1, 0)]
     assert await store.ahead(await store.get(urgent.id)) == (0, 0)
     await store.ingest([(first.id, started(first), None)], NOW)
@@ -416,7 +356,7 @@ async def test_release_ends_what_was_to_be_canceled(store: Store) -> None:
     job = a_job()
     await store.submit((job, b""))
     await store.claim("ner", "d1", 1, NOW)
-    await store.cancel(job.id, "ada", False, NOW)
+    await store.cancel(job, "ada", False, NOW)
     [back] = await store.release([(job.id, 1)])
     assert (back.status, back.cancel_actor) == ("canceled", "ada")
     assert await store.get(job.id) == back
@@ -496,7 +436,7 @@ async def test_results_and_cancels_at_once_agree(store: Store, database_url: str
     await submitted(store, *jobs)
     await store.claim("ner", "d1", 40, NOW)
     canceled, *ingested = await asyncio.gather(
-        asyncio.gather(*(other.cancel(job.id, "ada", True, NOW) for job in jobs)),
+        asyncio.gather(*(other.cancel(job, "ada", True, NOW) for job in jobs)),
         *(
             store.ingest([(job.id, succeeded(job), b"out") for job in part], NOW)
             for part in (jobs[30:], jobs[10:20], jobs[:10], jobs[20:30])
@@ -571,21 +511,21 @@ async def test_canceling_the_whole_cancels_its_parts(store: Store) -> None:
     """What waits is canceled at once, what has gone is marked, and the whole ends with the last."""
     whole, (one, other) = await a_family(store)
     await store.claim("ner", "d1", 1, NOW)
-    changed = {job.id: job for job in await store.cancel(whole.id, "ada", False, NOW + 1)}
+    changed = {job.id: job for job in await store.cancel(whole, "ada", False, NOW + 1)}
     assert changed[other.id].status == "canceled"
     assert (changed[one.id].status, changed[one.id].cancel_actor) == ("queued", "ada")
     # It runs, for one of its parts has begun to end.
     assert (changed[whole.id].status, changed[whole.id].cancel_actor) == ("running", "ada")
-    changed = {job.id: job for job in await store.cancel(one.id, "ada", True, NOW + 2)}
+    changed = {job.id: job for job in await store.cancel(one, "ada", True, NOW + 2)}
     assert (changed[whole.id].status, changed[whole.id].reason) == ("canceled", "canceled_by_user")
 
 
-async def test_erasing_the_whole_erases_its_parts(store: Store, raw: Callable[..., Any]) -> None:
+async def test_erasing_the_whole_erases_its_parts(store: Store, sql: Callable[..., Any]) -> None:
     """Nothing is left of a composite job, nor of its parts."""
     whole, _ = await a_family(store)
     assert await store.delete(whole.id) is True
     for table in ("job", "payload", "transition"):
-        assert raw(f"SELECT COUNT(*) FROM {table}") == [(0,)]
+        assert sql(f"SELECT COUNT(*) FROM {table}") == [(0,)]
 
 
 # --- manifests -----------------------------------------------------------------------------------

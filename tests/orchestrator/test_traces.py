@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import pytest
+import specimens
 
 from runner.orchestrator import traces
 from runner.orchestrator.jobs import Job, new_id
@@ -19,13 +20,9 @@ CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0"
 
 
 def a_job(**fields: Any) -> Job:
-    """Return a job that has ended."""
-    usual: dict[str, Any] = {
-        "id": new_id(), "service": "ner", "service_version": "1.0.0", "major": 1,
-        "manifest_digest": "d", "status": "succeeded", "created_at": 10.0, "available_at": 10.0,
-        "started_at": 12.0, "finished_at": 16.5, "updated_at": 16.5,
-    }  # fmt: skip
-    return Job(**{**usual, **fields})
+    """Return a job that has ended, with an id that makes a trace."""
+    ended = {"created_at": 10.0, "started_at": 12.0, "finished_at": 16.5, "updated_at": 16.5}
+    return specimens.a_job(**{"id": new_id(), "status": "succeeded", **ended, **fields})
 
 
 async def no_history(job_id: str) -> list[Transition]:
