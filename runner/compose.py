@@ -181,7 +181,7 @@ WORKER = (
     "~nlp:q:{name}:* ~nlp:{name}:* ~nlp:_kombu.*q:{name}:* ~nlp:job:* ~nlp:lease:* ~nlp:live:* "
     "~nlp:results ~nlp:instance:{name}:* ~nlp:instances ~nlp:manifest:* &nlp:registry +@read "
     "+@write +@blocking +@transaction +@connection +@scripting +publish -@dangerous -@admin -scan "
-    "-xread -xreadgroup -xrange -xrevrange -xautoclaim -xclaim -xinfo +client|setname"
+    "-xread -xreadgroup -xgroup -xrange -xrevrange -xautoclaim -xclaim -xinfo +client|setname"
 )
 """What the Redis users may do, in the namespace `nlp`."""
 

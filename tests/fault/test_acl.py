@@ -67,6 +67,7 @@ def test_the_users_of_the_page_are_enough(
         "LRANGE nlp:q:other:0000 0 -1", "LPUSH nlp:q:other:0000 x", "HVALS nlp:other:unacked",
         "SET nlp:instance:other:x 1", "GET other:job:1", "XRANGE nlp:results - +",
         "XREADGROUP GROUP orchestrators me STREAMS nlp:results >",
+        "XGROUP DESTROY nlp:results orchestrators",
     ],
 )  # fmt: skip
 def test_a_worker_can_do_no_more(guarded: str, command: str) -> None:
