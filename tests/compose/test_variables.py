@@ -6,12 +6,13 @@ import contextlib
 import http.server
 import re
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
-from containers import Stack
+from containers import Stack, in_a_row, ran
 
 from runner.errors import RunnerError
 
@@ -133,3 +134,53 @@ def test_the_image_of_the_orchestrator_sends_traces(
         )  # fmt: skip
         assert answer.status_code == 202, answer.text
         until(lambda: any(bytes.fromhex(trace_id) in body for body in bodies), 30, "its spans")
+
+
+@contextlib.contextmanager
+def this_machine() -> Iterator[str]:
+    """Give an address of this machine that containers can reach."""
+    name = f"nlp-{uuid.uuid4().hex[:8]}"
+    ran("docker", "network", "create", name)
+    try:
+        yield ran("docker", "network", "inspect", name, "-f",
+                  "{{(index .IPAM.Config 0).Gateway}}").strip()  # fmt: skip
+    finally:
+        ran("docker", "network", "rm", name)
+
+
+@contextlib.contextmanager
+def server(image: str, *words: str, **variables: str) -> Iterator[None]:
+    """Run somebody's server on this machine itself, outside of any project."""
+    environ = [word for item in variables.items() for word in ("-e", "=".join(item))]
+    container = ran("docker", "run", "-d", "--network", "host", *environ, image, *words).strip()
+    try:
+        yield
+    finally:
+        ran("docker", "rm", "-f", "-v", container)
+
+
+def test_redis_and_postgresql_may_be_elsewhere(
+    brought_up: Callable[..., contextlib.AbstractContextManager[Stack]],
+    bases: dict[str, str],
+    until: Callable[..., Any],
+) -> None:
+    """With addresses of servers of one's own, Compose starts the parts only, and they work."""
+    redis, postgres = str(in_a_row(1)), str(in_a_row(1))
+    with (
+        this_machine() as here,
+        server(bases.get("REDIS_IMAGE", "redis:7-alpine"), "redis-server", "--bind", here,
+               "--port", redis, "--requirepass", "elsewhere"),
+        server(bases.get("POSTGRES_IMAGE", "postgres:16-alpine"), "postgres",
+               "-c", f"listen_addresses={here}", "-c", f"port={postgres}",
+               POSTGRES_USER="ada", POSTGRES_PASSWORD="elsewhere", POSTGRES_DB="jobs"),
+        brought_up(
+            "--no-deps", *PARTS, INSIDE_ONLY="false", BROKER_PASS="elsewhere",
+            KEYWORD_EXTRACTION_BROKER_PASS="elsewhere", POSTGRES_PASSWORD="elsewhere",
+            SERVICES_BROKER=f"redis://{here}:{redis}/0",
+            KEYWORD_EXTRACTION_BROKER=f"redis://{here}:{redis}/0",
+            DATABASE_URL=f"postgresql://ada@{here}:{postgres}/jobs",
+        ) as stack,
+    ):  # fmt: skip
+        until(lambda: stack.healthy(*PARTS), 120, "every container's health")
+        assert stack.containers("redis") == stack.containers("postgres") == []
+        assert stack.run("keyword-extraction", "Redis et PostgreSQL sont ailleurs.")["documents"]
