@@ -29,16 +29,21 @@ def ran(*command: str, timeout: float = 600, **variables: str) -> str:
 
 
 class Stack:
-    """One platform: a Compose project of its own, on ports of its own."""
+    """One platform: a Compose project of its own, on ports of its own.
 
-    def __init__(self, compose: tuple[str, ...], ports: int = 1, **variables: str) -> None:
+    `said` is a file of variables, which `variables` go before; `ports` orchestrators can run.
+    """
+
+    def __init__(
+        self, compose: tuple[str, ...], said: Path, ports: int = 1, **variables: str
+    ) -> None:
         self.project = f"nlp-{uuid.uuid4().hex[:8]}"
         self.port, self.prometheus = in_a_row(ports), free_port()
         self.variables = {"PORT": str(self.port), "PROMETHEUS_PORT": str(self.prometheus)}
         if ports > 1:
             self.variables["PORT"] = f"{self.port}-{self.port + ports - 1}"
         self.variables |= variables
-        self._compose = (*compose, "-p", self.project)
+        self._compose = (*compose, "--env-file", str(said), "-p", self.project)
 
     def __call__(self, *words: str) -> str:
         """Run Compose on this project; `stack("up", "-d")`."""
@@ -71,10 +76,14 @@ class Stack:
 
     def healthy(self, *services: str) -> bool:
         """Say whether every container of these services passes its health check."""
-        return all(
-            inspected(one)["State"]["Health"]["Status"] == "healthy"
-            for service in services for one in self.containers(service) or [""]
-        )  # fmt: skip
+        found = [self.containers(service) for service in services]
+        try:
+            return all(found) and all(
+                inspected(container)["State"]["Health"]["Status"] == "healthy"
+                for containers in found for container in containers
+            )  # fmt: skip
+        except AssertionError:  # one went away meanwhile
+            return False
 
     def slots(self, service: str) -> int:
         """Return how many jobs of a service its ready workers run at a time."""

@@ -42,10 +42,19 @@ def commands(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links(path: Path) -> None:
-    """Every relative link leads to a file of the repository."""
-    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text("utf-8"))
-    missing = [t for t in targets if "://" not in t and not (path.parent / t).exists()]
-    assert missing == []
+    """Every relative link leads to a file of the repository, and to a place that is in it."""
+    targets = re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", path.read_text("utf-8"))
+    found = [(path.parent / t if t else path, place) for t, place in targets if "://" not in t]
+    assert [str(file) for file, _ in found if not file.exists()] == []
+    assert [place for file, place in found if place and place not in places(file)] == []
+
+
+def places(path: Path) -> set[str]:
+    """Return what a link to a page may name behind its #: its headings, and its anchors."""
+    text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r'<a id="([^"]+)"', text))
 
 
 def test_every_manifest_key_is_documented() -> None:
@@ -143,6 +152,20 @@ def test_the_plan_of_retries_is_the_one_documented() -> None:
     assert said is not None
     found = re.findall(r"(\d+) (s|min|h)\b", said[1])
     assert [int(number) * units[unit] for number, unit in found] == list(DELAYS)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/services.md"])
+def test_every_service_says_how_it_runs(name: str) -> None:
+    """Three lines for each: on the command line, its image, a container of that."""
+    said = commands(page(name))
+    for path in sorted((ROOT / "manifests").glob("*.yaml")):
+        service = path.stem
+        first = said.index(f"nlp-runner --manifest manifests/{service}.yaml")
+        assert said[first + 1 : first + 3] == [
+            f"docker build -f Dockerfile.base --build-arg SERVICE={service} "
+            f"-t nlp-runner/{service} .",
+            f"docker run -p 8000:8000 nlp-runner/{service}",
+        ]
 
 
 def test_make_targets_exist() -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from containers import Stack, ran
@@ -71,16 +72,19 @@ def images(compose: tuple[str, ...], bases: dict[str, str]) -> None:
 
 @pytest.fixture(scope="session")
 def brought_up(
-    compose: tuple[str, ...], bases: dict[str, str], images: None
+    compose: tuple[str, ...],
+    bases: dict[str, str],
+    images: None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., contextlib.AbstractContextManager[Stack]]:
     """Give what brings a stack up, with some variables, and takes it down with its volumes."""
 
+    nothing = tmp_path_factory.mktemp("nothing") / ".env"  # a developer's own is none of ours
+    nothing.touch()
+
     @contextlib.contextmanager
-    def bring(
-        *words: str, ports: int = 1, said: str | None = None, **variables: str
-    ) -> Iterator[Stack]:
-        env_file = ("--env-file", said) if said else ()
-        stack = Stack((*compose, *env_file), ports, **bases, **variables)
+    def bring(*words: str, said: Path = nothing, **about: Any) -> Iterator[Stack]:
+        stack = Stack(compose, said, **bases, **about)
         try:
             stack("up", "-d", *words)
             yield stack

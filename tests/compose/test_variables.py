@@ -30,7 +30,7 @@ def stack(
     said = tmp_path_factory.mktemp("said") / ".env"
     said.write_text("RETENTION=3d\nKEYWORD_EXTRACTION_CONCURRENCY=2\nNAMESPACE=overridden\n")
     with brought_up(
-        "--scale", "orchestrator=2", *PARTS, ports=2, said=str(said),
+        "--scale", "orchestrator=2", *PARTS, ports=2, said=said,
         AUTH="on", NAMESPACE="elsewhere", POSTGRES_PASSWORD="elsewhere", WIRE_SECRET=SECRET,
         BROKER_PASS=SECRET, KEYWORD_EXTRACTION_BROKER_PASS=SECRET + "2",
         KEYWORD_EXTRACTION_LANGUAGE="fr", LOG_FORMAT="console",
