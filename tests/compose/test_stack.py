@@ -227,6 +227,13 @@ def test_an_upgrade_with_new_containers_loses_nothing(
 # --- what Prometheus saw -------------------------------------------------------------------------
 
 
+def test_promtool_accepts_what_prometheus_runs_on(stack: Stack) -> None:
+    """Its own checker takes the configuration, and passes the rules' unit tests."""
+    inside = ("docker", "exec", stack.containers("prometheus")[0], "promtool")
+    ran(*inside, "check", "config", "/etc/prometheus/prometheus.yml")
+    assert "SUCCESS" in ran(*inside, "test", "rules", "/etc/prometheus/rules_test.yml")
+
+
 def test_prometheus_has_the_series_and_no_rule_fires(
     stack: Stack, until: Callable[..., Any]
 ) -> None:
