@@ -21,6 +21,7 @@ QUIET = {
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
     "peewee": logging.INFO,  # else every statement, with its values
+    "summa": logging.WARNING,  # else it says that it misses what nobody here uses
 }
 
 
