@@ -268,7 +268,7 @@ class Dispatcher:
             if not job.composite:
                 self._on_finished(job)
                 self.following.learn_speed(job)
-            self.following.wake(job.id)
+            self.following.wake(job.id, job)
         self._work.set()
         stories = [
             (job.id, "completed" if job.finished else "status", job_resource(job)) for job in jobs

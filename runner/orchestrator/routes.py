@@ -104,7 +104,7 @@ async def accepted(
         return json_response(resource, 202, {**headers, "retry-after": "1"})
     if preferred is not None:
         request.state.waited = preferred
-        job = await it.dispatcher.following.wait(job.id, preferred)
+        job = await it.dispatcher.following.wait(job, preferred)
         headers["preference-applied"] = f"wait={preferred:g}"
     if not job.finished:
         resource = await it.dispatcher.following.resource(job)
@@ -120,12 +120,10 @@ def replayed(taken: Taken) -> dict[str, str]:
 async def get_job(it: Orchestrator, request: Request) -> Response:
     """Tell where a job stands; `?wait=N` answers when it has finished, or after N seconds."""
     wait = seconds_of(request.query_params.get("wait", "0"), it.home.max_wait)
-    job_id = request.path_params["id"]
+    job = await it.dispatcher.following.job(request.path_params["id"])
     if wait:
         request.state.waited = wait
-        job = await it.dispatcher.following.wait(job_id, wait)
-    else:
-        job = await it.dispatcher.following.job(job_id)
+        job = await it.dispatcher.following.wait(job, wait)
     resource = await it.dispatcher.following.resource(job)
     return document_response(request, resource, {} if job.finished else {"retry-after": "1"})
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -344,8 +345,7 @@ async def test_two_orchestrators_send_a_job_once(
     assert sorted(job for job, _ in messages) == sorted(job.id for job in jobs)
     # Whichever takes a result in, those who wait at the other one are woken.
     waits = [
-        asyncio.create_task(d.dispatcher.following.wait(jobs[0].id, 10))
-        for d in (deployment, other)
+        asyncio.create_task(d.dispatcher.following.wait(jobs[0], 10)) for d in (deployment, other)
     ]
     for message in messages:
         hand.succeed(hand.start(message))
@@ -644,10 +644,8 @@ async def test_those_who_wait_are_woken_at_once(deployment: Deployment) -> None:
     manifest = a_manifest()
     hand = await deployment.hand(manifest)
     job = await deployment.submit(manifest)
-    waits = [
-        asyncio.create_task(deployment.dispatcher.following.wait(job.id, 20)) for _ in range(20)
-    ]
-    gone = asyncio.create_task(deployment.dispatcher.following.wait(job.id, 20))
+    waits = [asyncio.create_task(deployment.dispatcher.following.wait(job, 20)) for _ in range(20)]
+    gone = asyncio.create_task(deployment.dispatcher.following.wait(job, 20))
     await deployment.message(hand)
     message = hand.start()
     gone.cancel()
@@ -657,7 +655,7 @@ async def test_those_who_wait_are_woken_at_once(deployment: Deployment) -> None:
     assert time.monotonic() - began < 2
     assert deployment.dispatcher.following.waiters == {}
     with pytest.raises(errors.JobUnknown):
-        await deployment.dispatcher.following.wait("nobody", 1)
+        await deployment.dispatcher.following.wait(replace(job, id="nobody"), 1)
     assert deployment.dispatcher.following.waiters == {}
 
 
