@@ -42,6 +42,10 @@ MAX_STARTS = 3
 
 GROUP = "orchestrators"
 
+Ids = Iterable[str]
+Stories = Iterable[tuple[str, str, Any]]
+"""(job, event name, data) each."""
+
 
 def _lua(name: str) -> str:
     """Return a script that Redis runs in one piece."""
@@ -137,8 +141,7 @@ class WorkerWire:
         keys = [self.keys.job(event.job), self.keys.lease(event.job), self.keys.results]
         body = payload.write(document)
         sealed = self._seal.of(b"result", body, packed)
-        args: list[int | bytes] = [event.attempt, body, packed, JOB_TTL, sealed]
-        return bool(self._finish(keys=keys, args=args))
+        return bool(self._finish(keys=keys, args=[event.attempt, body, packed, JOB_TTL, sealed]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +179,7 @@ class OrchestratorWire:
         keys = [self.keys.job(job_id), self.keys.lease(job_id)]
         return str((await self._cancel(keys=keys, args=[actor, JOB_TTL])).decode())
 
-    async def forget(self, job_ids: Iterable[str]) -> None:
-        """Take finished jobs off the conveyor; what people follow stays for its time to live."""
-        keys = [key for job in job_ids for key in (self.keys.job(job), self.keys.lease(job))]
-        if keys:
-            await self.redis.unlink(*keys)
-
-    async def bar(self, job_ids: Iterable[str]) -> None:
+    async def bar(self, job_ids: Ids) -> None:
         """Keep jobs that ended before their start from a message that is still on its way."""
         pipe = self.redis.pipeline(transaction=True)
         for key in map(self.keys.job, job_ids):
@@ -201,7 +198,7 @@ class OrchestratorWire:
         pipe.unlink(self.keys.live(job_id))
         await pipe.execute()
 
-    async def clear(self, job_ids: Iterable[str]) -> None:
+    async def clear(self, job_ids: Ids) -> None:
         """Remove all that is left of jobs that have long finished."""
         keys = [key for job in job_ids for key in (self.keys.job(job), self.keys.live(job))]
         if keys:
@@ -266,8 +263,11 @@ class OrchestratorWire:
 
     # --- those who follow a job ------------------------------------------------------------------
 
-    async def tell(self, stories: Iterable[tuple[str, str, Any]], done: Iterable[str]) -> None:
-        """Append (job, event name, data) to live streams, and wake who waits for `done` jobs."""
+    async def tell(self, stories: Stories, done: Ids = (), over: Ids = ()) -> None:
+        """Append to live streams, and wake who waits for `done` jobs.
+
+        Those that are `over` leave the conveyor; what people follow stays for its time to live.
+        """
         pipe = self.redis.pipeline(transaction=False)
         for job_id, name, data in stories:
             live = self.keys.live(job_id)
@@ -276,6 +276,8 @@ class OrchestratorWire:
             pipe.expire(live, TOLD_TTL if name == "completed" else LIVE_TTL)
         for job_id in done:
             pipe.publish(self.keys.done, job_id)
+        for job_id in over:
+            pipe.unlink(self.keys.job(job_id), self.keys.lease(job_id))
         await pipe.execute()
 
     async def follow(

@@ -258,8 +258,8 @@ async def test_forgetting_takes_finished_jobs_off_the_conveyor(
     """Job and lease go at once; what people follow stays for its time to live."""
     worker.claim(JOB, 1, "w1")
     worker.publish(said(events.Log, level="info", message="hello"))
-    await loaded.forget([JOB])
-    await loaded.forget([])
+    await loaded.tell([], over=[JOB])
+    await loaded.tell([])
     keys = worker.keys
     assert [raw.exists(k) for k in (keys.job(JOB), keys.lease(JOB), keys.live(JOB))] == [0, 0, 1]
 
@@ -274,9 +274,9 @@ async def test_no_key_lives_for_ever(
         worker.publish(said(events.Progress, step="run", progress={"percent": 1.0}))
         worker.publish(said(events.Log, level="info", message="hello"))
         await loaded.cancel(JOB, "Ada")
-        await loaded.forget([JOB])  # the second round is that of a worker that came too late
+        await loaded.tell([], over=[JOB])  # the second round is that of a worker that came too late
     worker.renew(JOB, 1, "w1")
-    await loaded.tell([(JOB, "status", {})], [])
+    await loaded.tell([(JOB, "status", {})])
     worker.finish(succeeded({}))
     keys = [key for key in raw.scan_iter(f"{namespace}:*") if not key.endswith(b":results")]
     assert keys
@@ -387,7 +387,7 @@ async def test_the_story_of_an_ended_job_goes_sooner(
     """What an hour of jobs told must not fill Redis: a story stays for minutes after its end."""
     worker.publish(said(events.Started, worker="w1"))
     assert raw.ttl(worker.keys.live(JOB)) > wire.TOLD_TTL
-    await loaded.tell([(JOB, "completed", {"status": "succeeded"})], [])
+    await loaded.tell([(JOB, "completed", {"status": "succeeded"})])
     assert 0 < raw.ttl(worker.keys.live(JOB)) <= wire.TOLD_TTL
 
 
@@ -397,7 +397,7 @@ async def test_a_follower_hears_everything_in_order(
     """Workers' events and the orchestrators' stories are one stream."""
     worker.publish(said(events.Started, worker="w1"))
     worker.publish(said(events.Progress, step="run", progress={"percent": 50.0}))
-    await loaded.tell([(JOB, "completed", {"status": "succeeded"})], [])
+    await loaded.tell([(JOB, "completed", {"status": "succeeded"})])
     told = [event for _, event in await story(loaded)]
     assert [event["event"] for event in told] == ["started", "progress", "completed"]
     assert told[2]["data"] == {"status": "succeeded"}
@@ -430,7 +430,7 @@ async def test_a_follower_passes_over_garbage(
 async def test_a_story_is_bounded(loaded: OrchestratorWire, raw: redis.Redis) -> None:
     """A job that talks without end fills no memory: the newest events stay."""
     stories = [(JOB, "log", {"number": number}) for number in range(3 * wire.LIVE_LENGTH)]
-    await loaded.tell(stories, [])
+    await loaded.tell(stories)
     assert raw.xlen(loaded.keys.live(JOB)) < 1.2 * wire.LIVE_LENGTH
     (_, body), *_ = raw.xrevrange(loaded.keys.live(JOB), count=1)
     assert orjson.loads(body[b"event"])["data"] == {"number": 3 * wire.LIVE_LENGTH - 1}
@@ -441,7 +441,7 @@ async def test_the_end_of_a_job_wakes_who_waits(loaded: OrchestratorWire) -> Non
     async with loaded.redis.pubsub() as channel:
         await channel.subscribe(loaded.keys.done)
         await channel.get_message(timeout=5)
-        await loaded.tell([], [JOB])
+        await loaded.tell([], done=[JOB])
         message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
     assert message is not None
     assert message["data"] == JOB.encode()

@@ -13,7 +13,7 @@ import redis
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runner import http, logs, payload
+from runner import http, logs
 from runner.errors import BadRequest, JobFailed, ResultGone, ResultNotReady, StoreUnavailable
 from runner.http import document_response, json_response
 from runner.orchestrator import callback
@@ -302,5 +302,4 @@ async def _output(it: Orchestrator, job: Job) -> Any:
                 for part in parts
             }
         }
-    packed = await it.store.payload(job.id, "output") if job.status == "succeeded" else None
-    return None if packed is None else await asyncio.to_thread(payload.unpack, packed)
+    return await it.store.output(job.id) if job.status == "succeeded" else None

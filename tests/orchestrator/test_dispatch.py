@@ -26,7 +26,7 @@ from runner.orchestrator.repair import REPAIR, Repair
 from runner.orchestrator.store import Store
 from runner.orchestrator.terms import Terms
 from runner.registry import Announcer, Instance, Registry
-from runner.wire import GROUP, LEASE, OrchestratorWire, WorkerWire
+from runner.wire import GROUP, LEASE, OrchestratorWire, Result, WorkerWire
 
 pytestmark = pytest.mark.anyio
 
@@ -458,9 +458,10 @@ async def test_results_that_a_dead_orchestrator_read_are_taken_over(
     await deployment.message(hand)
     message = hand.start()
     await deployment.status(job.id, "running")
+    results = deployment.wire.keys.results
+    await deployment.until(lambda: deployment.redis.xlen(results) == 0)
     await deployment.pause()
     hand.succeed(message)
-    results = deployment.wire.keys.results
     deployment.redis.xreadgroup(GROUP, "dead", {results: ">"})
     (pending,) = deployment.redis.xpending_range(results, GROUP, "-", "+", 10)
     deployment.redis.xclaim(results, GROUP, "dead", 0, [pending["message_id"]], idle=20_000)
@@ -472,6 +473,38 @@ async def test_results_that_a_dead_orchestrator_read_are_taken_over(
 
 
 # --- results -------------------------------------------------------------------------------------
+
+
+class ShortJob(OrchestratorWire):
+    """A wire that hears the end of a job just after its start."""
+
+    end: Callable[[], object] | None = None
+
+    async def results(self, consumer: str, *, block: float, count: int = 100) -> list[Result]:
+        """Read, and then let the job end."""
+        found = await super().results(consumer, block=block, count=count)
+        if found and self.end:
+            self.end()
+            self.end = None
+        return found
+
+
+async def test_a_short_job_costs_one_commit(deployment: Deployment) -> None:
+    """A start that comes alone waits a moment for the end that follows it."""
+    manifest = a_manifest()
+    hand = await deployment.hand(manifest)
+    job = await deployment.submit(manifest)
+    await deployment.message(hand)
+    await deployment.pause()
+    message, before = hand.start(), deployment.store.commits
+    heard = ShortJob(deployment.wire.redis, deployment.wire.keys.namespace)
+    heard.end = lambda: hand.succeed(message)
+    deployment.dispatcher.wire = heard
+    deployment.resume()
+    await deployment.status(job.id, "succeeded")
+    assert deployment.store.commits == before + 1
+    statuses = [one.status for one in await deployment.store.transitions(job.id)]
+    assert statuses == ["queued", "running", "succeeded"]
 
 
 async def test_a_result_counts_once(deployment: Deployment) -> None:
@@ -651,8 +684,13 @@ async def test_those_who_wait_are_woken_at_once(deployment: Deployment) -> None:
     gone.cancel()
     hand.succeed(message)
     began = time.monotonic()
-    assert {one.status for one in await asyncio.gather(*waits)} == {"succeeded"}
+    told = await asyncio.gather(*waits)
+    assert {one.status for one in told} == {"succeeded"}
+    assert len({id(one) for one in told}) == 1  # handed over, and read by nobody
     assert time.monotonic() - began < 2
+    late = await deployment.dispatcher.following.wait(job, 20)  # whose end was told before
+    assert late.status == "succeeded"
+    assert time.monotonic() - began < 4
     assert deployment.dispatcher.following.waiters == {}
     with pytest.raises(errors.JobUnknown):
         await deployment.dispatcher.following.wait(replace(job, id="nobody"), 1)
