@@ -39,10 +39,20 @@ def queue_name(service: str, digest: str) -> str:
 
 
 class Channel(redis_transport.Channel):
-    """A channel that outlives what is not JSON in a queue.
+    """A channel that outlives what is not JSON in a queue, and keeps its client.
 
-    kombu lets it end the whole worker, and the next one after it.
+    kombu lets such a text end the whole worker, and the next one after it. It also makes a client
+    for every command, which costs more than most commands.
     """
+
+    _kept: Any = None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if self._kept is None or self._kept.connection_pool is not self.pool:
+            self._kept = super()._create_client()
+        return self._kept
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
