@@ -240,13 +240,10 @@ class Dispatcher:
     async def take(self, results: list[Result]) -> None:
         if not results:
             return
-        batch = [
-            (r.event.job, await self._with_picture(r.event), r.output)
-            for r in results
-            if r.event is not None
-        ]
+        batch = [(r.event.job, await self._pictured(r.event), r.output) for r in results if r.event]
         try:
             changed = await self.store.ingest(batch, self.clock())
+            self.following.hand_over(results)
         except StoreUnavailable:
             raise
         except Exception:
@@ -291,10 +288,10 @@ class Dispatcher:
             job=job.id, service=job.service, attempt=job.attempt, seq=0, at=self.clock(),
             error=error.to_problem(),
         )  # fmt: skip
-        told = await self._with_picture(event)
+        told = await self._pictured(event)
         await self.announce(await self.store.ingest([(job.id, told, None)], self.clock()))
 
-    async def _with_picture(self, event: events.Event) -> events.Event:
+    async def _pictured(self, event: events.Event) -> events.Event:
         """Return the end of an attempt with the last that was seen of its progress.
 
         Who speaks for a handler that was ended does not know how far it was.

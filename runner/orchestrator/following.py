@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import redis
 
 from runner.errors import Canceled, JobUnknown
+from runner.events import Succeeded
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.resource import composite_resource, job_resource
 from runner.orchestrator.store import Store
 from runner.stream import event_data
-from runner.wire import OrchestratorWire
+from runner.wire import OrchestratorWire, Result
 
 STORIES = 100
 """Events of a composite job's parts that may wait for a slow reader."""
@@ -31,10 +32,20 @@ SOON = 0.05
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """Somebody who waits for a job; `ended` is the job where its end was committed here."""
+    """Somebody who waits for a job; `ended` is the job where its end was committed here.
+
+    `outputs` are those that were read here (packed), by attempt; the first of an attempt counts.
+    """
 
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     ended: Job | None = None
+    outputs: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def output(self) -> bytes | None:
+        """The output with which the job has ended, if both were heard here."""
+        job = self.ended
+        return self.outputs.get(job.attempt) if job and job.status == "succeeded" else None
 
 
 class Following:
@@ -55,10 +66,10 @@ class Following:
             raise JobUnknown(f"There is no job `{job_id[:60]}`.")
         return job
 
-    async def wait(self, job: Job, seconds: float) -> Job:
+    async def wait(self, job: Job, seconds: float) -> tuple[Job, bytes | None]:
         """Return the job once it has finished, or as it stands after `seconds`.
 
-        Its end is handed over by whoever committed it, if that is one of us.
+        Whoever committed its end hands it over, with its output (packed), if that is one of us.
         """
         waiter = _Waiter()
         self.waiters.setdefault(job.id, set()).add(waiter)
@@ -70,7 +81,7 @@ class Following:
                 waiter.woken.clear()
                 job = waiter.ended or await self.job(job.id)
                 pause = POLL
-            return job
+            return job, waiter.output
         finally:
             self.waiters[job.id].discard(waiter)
             if not self.waiters[job.id]:
@@ -146,6 +157,13 @@ class Following:
                 await listening
         final = await self._store.get(job.id) or _erased(job, self._clock())
         yield None, "completed", {"data": await self.resource(final)}
+
+    def hand_over(self, results: Iterable[Result]) -> None:
+        """Give outputs to those who wait for them; they take one only of a job that is told too."""
+        for result in results:
+            if isinstance(result.event, Succeeded) and result.output is not None:
+                for waiter in self.waiters.get(result.event.job, ()):
+                    waiter.outputs.setdefault(result.event.attempt, result.output)
 
     def wake(self, job_id: str, ended: Job | None = None) -> None:
         """Wake whoever waits for this job, with the job as it ended where that is known here."""

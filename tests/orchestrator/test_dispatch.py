@@ -349,7 +349,7 @@ async def test_two_orchestrators_send_a_job_once(
     ]
     for message in messages:
         hand.succeed(hand.start(message))
-    assert {job.status for job in await asyncio.gather(*waits)} == {"succeeded"}
+    assert {job.status for job, _ in await asyncio.gather(*waits)} == {"succeeded"}
     await deployment.until(lambda: _none_left(deployment))
     assert len(deployment.finished) + len(other.finished) == 40
     await other.close()
@@ -682,19 +682,40 @@ async def test_those_who_wait_are_woken_at_once(deployment: Deployment) -> None:
     await deployment.message(hand)
     message = hand.start()
     gone.cancel()
-    hand.succeed(message)
+    hand.succeed(message, {"n": 1})
     began = time.monotonic()
     told = await asyncio.gather(*waits)
-    assert {one.status for one in told} == {"succeeded"}
-    assert len({id(one) for one in told}) == 1  # handed over, and read by nobody
+    assert {one.status for one, _ in told} == {"succeeded"}
+    assert {payload.unpack(output or b"")["n"] for _, output in told} == {1}
+    assert len({id(one) for one, _ in told}) == 1  # handed over, and read by nobody
     assert time.monotonic() - began < 2
-    late = await deployment.dispatcher.following.wait(job, 20)  # whose end was told before
-    assert late.status == "succeeded"
+    late, output = await deployment.dispatcher.following.wait(job, 20)  # its end was told before
+    assert (late.status, output) == ("succeeded", None)
     assert time.monotonic() - began < 4
     assert deployment.dispatcher.following.waiters == {}
     with pytest.raises(errors.JobUnknown):
         await deployment.dispatcher.following.wait(replace(job, id="nobody"), 1)
     assert deployment.dispatcher.following.waiters == {}
+
+
+async def test_those_who_wait_get_the_output_that_counts(deployment: Deployment) -> None:
+    """The first one of the attempt that succeeded, whatever else is heard."""
+    job = await deployment.submit(a_manifest())
+    following = deployment.dispatcher.following
+    wait = asyncio.create_task(following.wait(job, 20))
+    await deployment.until(lambda: following.waiters)
+    said = [(1, b"of a lost attempt"), (2, b"first"), (2, b"again")]
+    following.hand_over(
+        Result(
+            b"", events.Succeeded(
+                job=job.id, service="hand", attempt=attempt, seq=2, at=time.time(), output=None,
+                progress={},
+            ), output,
+        ) for attempt, output in said
+    )  # fmt: skip
+    ended = replace(job, status="succeeded", attempt=2)
+    following.wake(job.id, ended)
+    assert await wait == (ended, b"first")
 
 
 # --- manifests that come and go ------------------------------------------------------------------
