@@ -5,11 +5,8 @@ The reasons stand in docs/architecture.md ("The wire"). A message carries ids, n
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
-import queue
-import re
 import warnings
 from collections.abc import Callable, Collection
 from typing import Any
@@ -17,20 +14,17 @@ from urllib.parse import quote
 
 import redis
 from celery import Celery, signals
-from celery.concurrency.asynpool import RUN, AsynPool
-from celery.concurrency.prefork import TaskPool
 from celery.exceptions import Reject, SecurityWarning
 from celery.worker import state
 from celery.worker.request import Request
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
-from kombu.transport import redis as redis_transport
 
 from runner.errors import BrokerUnavailable
+from runner.transport import TASK, Prefork, ids_of
 
 log = logging.getLogger(__name__)
 
-TASK = "runner.run"
 VISIBILITY = 30
 """Seconds after which Redis offers an unacknowledged message to another worker."""
 
@@ -38,50 +32,6 @@ VISIBILITY = 30
 def queue_name(service: str, digest: str) -> str:
     """Return the queue of one manifest: a job only reaches workers that know its very digest."""
     return f"q:{service}:{digest[:16]}"
-
-
-class Channel(redis_transport.Channel):
-    """A channel that outlives what is not JSON in a queue.
-
-    kombu lets it end the whole worker, and the next one after it.
-    """
-
-    def _brpop_read(self, **options: Any) -> Any:
-        try:
-            return super()._brpop_read(**options)
-        except (ValueError, RecursionError):
-            log.error("what is no message of ours was taken out of the queue")
-            raise queue.Empty from None
-
-
-class Transport(redis_transport.Transport):
-    """kombu's transport, which hands on only what this worker can read."""
-
-    Channel = Channel
-
-    def _deliver(self, message: Any, queue: str) -> None:
-        if _readable(message):
-            super()._deliver(message, queue)
-        else:
-            log.error("what is no message of ours was taken out of the queue")
-
-
-class Children(AsynPool):
-    """Celery's prefork children, each heard to the end of what it was given."""
-
-    def flush(self) -> None:
-        """Drop jobs that are not known to run; at a stop, only those that no child was given."""
-        given = {number: job for number, job in self._cache.items() if job._write_to}
-        super().flush()
-        if self._state != RUN:
-            # Without these nobody hears their children, which wait 30 s for it before they leave.
-            self._cache.update(given)
-
-
-class Prefork(TaskPool):
-    """Celery's prefork pool, of our children."""
-
-    Pool = Children
 
 
 class Producer:
@@ -182,13 +132,13 @@ def consume(
 
         def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
             exception = getattr(exc_info.exception, "exc", exc_info.exception)
-            ids = _split(self.id)
+            ids = ids_of(self.id)
             if ids and not isinstance(exception, Reject):
                 on_lost(*ids, "worker_lost")
             return super().on_failure(exc_info, *args, **kwargs)
 
         def on_timeout(self, soft: bool, timeout: float) -> Any:
-            ids = _split(self.id)
+            ids = ids_of(self.id)
             if ids and not soft:
                 on_lost(*ids, "timed_out")
             return super().on_timeout(soft, timeout)
@@ -254,7 +204,7 @@ def _app(
 ) -> Celery:
     app = Celery("nlp-runner", broker=url, set_as_current=False, loader="app")
     app.conf.update(
-        broker_transport=f"{__name__}:Transport",
+        broker_transport="runner.transport:Transport",
         broker_transport_options={
             "visibility_timeout": VISIBILITY,
             "unacked_restore_interval": 5,
@@ -285,36 +235,10 @@ def _queue(service: str, digest: str) -> Queue:
     return Queue(name, Exchange(name, type="direct"), routing_key=name)
 
 
-def _readable(message: Any) -> bool:
-    """Tell whether a message is such as `Producer.send` writes; anybody may write to Redis."""
-    try:
-        headers, properties = message["headers"], message["properties"]
-        body = json.loads(base64.b64decode(message["body"], validate=True))
-        return (
-            headers["task"] == TASK
-            and _split(headers["id"]) is not None
-            and not headers.get("eta")
-            and message["content-type"] == "application/json"
-            and message["content-encoding"] == "utf-8"
-            and properties["body_encoding"] == "base64"
-            and isinstance(properties["delivery_tag"], str)
-            and isinstance(properties["delivery_info"], dict)
-            and isinstance(body[1], dict)
-        )
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        return False
-
-
-def _split(task_id: str) -> tuple[str, int] | None:
-    """Read (job, attempt) off the id of a message; that of another make has none."""
-    job, _, attempt = task_id.rpartition(".")
-    return (job, int(attempt)) if job and re.fullmatch("[0-9]{1,9}", attempt) else None
-
-
 def _job_of(raw: bytes, *, nested: bool = False) -> tuple[str, int] | None:
     """Read the ids off a raw message; what is not one of ours has none."""
     try:
         message = json.loads(raw)
-        return _split((message[0] if nested else message)["headers"]["id"])
+        return ids_of((message[0] if nested else message)["headers"]["id"])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None

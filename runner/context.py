@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import cached_property
 from types import SimpleNamespace, TracebackType
 from typing import Any, TypeVar
 
@@ -27,13 +28,11 @@ class Stop:
 
     def __init__(self) -> None:
         self._error: RunnerError | None = None
-        self.requested = threading.Event()
 
     def request(self, error: RunnerError | None = None) -> None:
         """Ask the execution to stop; the first reason given stays."""
         if self._error is None:
             self._error = error or Canceled("Somebody asked for the job to be canceled.")
-        self.requested.set()
 
     @property
     def error(self) -> RunnerError | None:
@@ -93,10 +92,15 @@ class Context:
         }
         self._weights = {spec.name: spec.weight for spec in steps}
         self._current: str | None = None
-        self.log = logging.Logger(f"runner.handler.{service}")
-        self.log.addHandler(_Relay(self))
 
     # --- for handlers ----------------------------------------------------------------------------
+
+    @cached_property  # most handlers say nothing, and a logger is an eighth of an execution
+    def log(self) -> logging.Logger:
+        """The logger of this execution."""
+        log = logging.Logger(f"runner.handler.{self._service}")
+        log.addHandler(_Relay(self))
+        return log
 
     def step(self, name: str) -> StepScope:
         """Enter a step that the manifest declares: `with ctx.step("tag") as step:`."""

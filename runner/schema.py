@@ -294,15 +294,17 @@ def _filler(document: Any) -> Filler | None:
     first = len(document.get("prefixItems", ()))
     if not (defaults or inner or each):
         return None
-    shared = all(not isinstance(value, dict | list) for value in defaults.values())
+    own = [name for name, value in defaults.items() if isinstance(value, dict | list)]
 
     def filled(value: Any) -> Any:
         if isinstance(value, list) and each:
             return [*value[:first], *map(each, value[first:])]
         if not isinstance(value, dict):
             return value
-        # A default that can be changed is copied: a handler must not change the next request's.
-        full = {**(defaults if shared else deepcopy(defaults)), **value}
+        full = {**defaults, **value}
+        for name in own:  # can be changed, and a handler must not change the next request's
+            if name not in value:
+                full[name] = deepcopy(defaults[name])
         for name, fill in inner.items():
             if name in full:
                 full[name] = fill(full[name])

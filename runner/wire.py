@@ -10,40 +10,32 @@ Every key stands under one namespace:
   and acknowledged after their commit.
 - `done` channel: ids of jobs that have just finished.
 
-Messages themselves travel through `runner.broker`.
+Messages themselves travel through `runner.broker`; the orchestrator's end is in
+`runner.orchestrator.wire`.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import orjson
 import redis
-import redis.asyncio
 
 from runner import events, payload, traceparent
 from runner.seal import OPEN, Seal
-
-log = logging.getLogger(__name__)
 
 LEASE = 15
 """Seconds after which a job whose worker fell silent is taken for lost."""
 
 JOB_TTL = 24 * 3600
 LIVE_TTL = 3600
-TOLD_TTL = 900  # after a job's end, or what a busy hour told would not fit into a small Redis
 LIVE_LENGTH = 1000
 MAX_STARTS = 3
 """How often one attempt may be started before it is taken for poison."""
 
-GROUP = "orchestrators"
 
-
-def _lua(name: str) -> str:
+def script(name: str) -> str:
     """Return a script that Redis runs in one piece."""
     return resources.files("runner").joinpath("lua", f"{name}.lua").read_text("utf-8")
 
@@ -90,9 +82,9 @@ class WorkerWire:
     ) -> None:
         self._redis, self._digest, self._seal = client, digest, seal
         self.keys = Keys(namespace)
-        self._claim = client.register_script(_lua("claim"))
-        self._renew = client.register_script(_lua("renew"))
-        self._finish = client.register_script(_lua("finish"))
+        self._claim = client.register_script(script("claim"))
+        self._renew = client.register_script(script("renew"))
+        self._finish = client.register_script(script("finish"))
 
     def claim(self, job_id: str, attempt: int, instance: str) -> Claim:
         """Ask to be the only one who works on this attempt, and take its input."""
@@ -101,7 +93,7 @@ class WorkerWire:
         if verdict != b"go":
             return Claim(verdict.decode(), actor=rest[0].decode() if rest else "")
         packed, seal, trace = rest
-        if not self._seal.holds(seal, *_work(job_id, attempt, self._digest, packed)):
+        if not self._seal.holds(seal, *work(job_id, attempt, self._digest, packed)):
             return Claim("forged")
         trace = traceparent.read(trace.decode("latin-1"))  # not sealed
         return Claim("go", payload.unpack(packed), traceparent=trace)
@@ -135,186 +127,9 @@ class WorkerWire:
         keys = [self.keys.job(event.job), self.keys.lease(event.job), self.keys.results]
         body = payload.write(document)
         sealed = self._seal.of(b"result", body, packed)
-        args: list[int | bytes] = [event.attempt, body, packed, JOB_TTL, sealed]
-        return bool(self._finish(keys=keys, args=args))
+        return bool(self._finish(keys=keys, args=[event.attempt, body, packed, JOB_TTL, sealed]))
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One entry of the results stream: an event, and the packed output where it has one."""
-
-    entry: bytes
-    event: events.Event | None
-    output: bytes | None
-
-
-class OrchestratorWire:
-    """The orchestrator's end of the wire, for its event loop."""
-
-    def __init__(self, client: redis.asyncio.Redis, namespace: str, seal: Seal = OPEN) -> None:
-        self.redis, self._seal = client, seal
-        self.keys = Keys(namespace)
-        self._cancel = client.register_script(_lua("cancel"))
-        self._dismiss = client.register_script(_lua("dismiss"))
-
-    async def load(
-        self, job_id: str, attempt: int, digest: str, packed_input: bytes, trace: str = ""
-    ) -> None:
-        """Lay an attempt's input where a worker of this manifest will find it, and its trace."""
-        key = self.keys.job(job_id)
-        sealed = self._seal.of(*_work(job_id, attempt, digest, packed_input))
-        pipe = self.redis.pipeline(transaction=True)
-        pipe.hset(key, mapping={"attempt": attempt, "input": packed_input, "seal": sealed,
-                                "traceparent": trace})  # fmt: skip
-        pipe.hdel(key, "done", "progress")
-        pipe.expire(key, JOB_TTL)
-        await pipe.execute()
-
-    async def cancel(self, job_id: str, actor: str) -> str:
-        """Ask for an end: `revoked` if no worker can start the job any more, or `requested`."""
-        keys = [self.keys.job(job_id), self.keys.lease(job_id)]
-        return str((await self._cancel(keys=keys, args=[actor, JOB_TTL])).decode())
-
-    async def forget(self, job_ids: Iterable[str]) -> None:
-        """Take finished jobs off the conveyor; what people follow stays for its time to live."""
-        keys = [key for job in job_ids for key in (self.keys.job(job), self.keys.lease(job))]
-        if keys:
-            await self.redis.unlink(*keys)
-
-    async def bar(self, job_ids: Iterable[str]) -> None:
-        """Keep jobs that ended before their start from a message that is still on its way."""
-        pipe = self.redis.pipeline(transaction=True)
-        for key in map(self.keys.job, job_ids):
-            pipe.hdel(key, "input")
-            pipe.hsetnx(key, "cancel", "its end")
-            pipe.expire(key, LIVE_TTL)
-        await pipe.execute()
-
-    async def erase(self, job_id: str) -> None:
-        """Remove everything about a job; a worker that holds it stops at its next checkpoint."""
-        key = self.keys.job(job_id)
-        pipe = self.redis.pipeline(transaction=True)
-        pipe.hdel(key, "input", "seal", "progress", "traceparent")
-        pipe.hset(key, "cancel", "erasure")
-        pipe.expire(key, LIVE_TTL)
-        pipe.unlink(self.keys.live(job_id))
-        await pipe.execute()
-
-    async def clear(self, job_ids: Iterable[str]) -> None:
-        """Remove all that is left of jobs that have long finished."""
-        keys = [key for job in job_ids for key in (self.keys.job(job), self.keys.live(job))]
-        if keys:
-            await self.redis.unlink(*keys)
-
-    async def leased(self, job_ids: list[str]) -> list[bool]:
-        """Say for each job whether a worker holds it now."""
-        if not job_ids:
-            return []
-        values = await self.redis.mget([self.keys.lease(job) for job in job_ids])
-        return [value is not None for value in values]
-
-    async def progress(self, job_id: str) -> dict[str, Any] | None:
-        """Return the latest picture of a running job's progress, if it has told one."""
-        raw = await self.redis.hget(self.keys.job(job_id), "progress")
-        return orjson.loads(raw) if raw else None
-
-    # --- results ---------------------------------------------------------------------------------
-
-    async def open_results(self) -> None:
-        """Make the consumer group, from the stream's beginning; harmless when it is there."""
-        try:
-            await self.redis.xgroup_create(self.keys.results, GROUP, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-
-    async def results(self, consumer: str, *, block: float, count: int = 100) -> list[Result]:
-        """Wait up to `block` seconds for new results; each stays pending until acknowledged."""
-        answer = await self.redis.xreadgroup(
-            GROUP, consumer, {self.keys.results: ">"}, count=count, block=int(block * 1000)
-        )
-        return [self._result(*entry) for entry in _entries(answer)]
-
-    async def abandoned(self, consumer: str, *, idle: float) -> list[Result]:
-        """Take over results that another orchestrator read and left for `idle` seconds."""
-        try:
-            answer = await self.redis.xautoclaim(
-                self.keys.results, GROUP, consumer, min_idle_time=int(idle * 1000), count=100
-            )
-        except redis.ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            return []
-        return [self._result(*entry) for entry in answer[1] if entry[1]]
-
-    def _result(self, entry: bytes, fields: dict[bytes, bytes]) -> Result:
-        body, output = fields.get(b"event", b""), fields.get(b"output", b"")
-        if not self._seal.holds(fields.get(b"seal"), b"result", body, output):
-            log.error("a result without our seal was dropped; is WIRE_SECRET the same everywhere?")
-            return Result(entry, None, None)
-        event = _event(body)
-        return Result(entry, event, output if event and output else None)
-
-    async def acknowledge(self, entries: list[bytes]) -> None:
-        """Say that these results are committed; they leave the stream."""
-        if not entries:
-            return
-        pipe = self.redis.pipeline(transaction=True)
-        pipe.xack(self.keys.results, GROUP, *entries)
-        pipe.xdel(self.keys.results, *entries)
-        await pipe.execute()
-
-    async def dismiss(self, *, idle: float, consumer: str = "") -> None:
-        """Take those off the group, or only one, who hold no result and were silent so long (s)."""
-        await self._dismiss(keys=[self.keys.results], args=[GROUP, int(idle * 1000), consumer])
-
-    # --- those who follow a job ------------------------------------------------------------------
-
-    async def tell(self, stories: Iterable[tuple[str, str, Any]], done: Iterable[str]) -> None:
-        """Append (job, event name, data) to live streams, and wake who waits for `done` jobs."""
-        pipe = self.redis.pipeline(transaction=False)
-        for job_id, name, data in stories:
-            live = self.keys.live(job_id)
-            body = payload.write({"event": name, "data": data})
-            pipe.xadd(live, {"event": body}, maxlen=LIVE_LENGTH, approximate=True)
-            pipe.expire(live, TOLD_TTL if name == "completed" else LIVE_TTL)
-        for job_id in done:
-            pipe.publish(self.keys.done, job_id)
-        await pipe.execute()
-
-    async def follow(
-        self, job_id: str, after: str, *, block: float
-    ) -> AsyncIterator[tuple[str, dict[str, Any]] | None]:
-        """Yield (entry id, event) from a live stream, and None whenever `block` seconds pass."""
-        key, last, wait = self.keys.live(job_id), after, int(block * 1000)
-        while True:
-            entries = _entries(await self.redis.xread({key: last}, count=100, block=wait))
-            for entry, fields in entries:
-                last = entry.decode()
-                event = payload.read_object(fields.get(b"event", b""))
-                if "event" in event:
-                    yield last, event
-            if not entries:
-                yield None
-
-
-def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    return [entry for _, entries in answer or () for entry in entries]
-
-
-def _work(job_id: str, attempt: int, digest: str, packed_input: bytes) -> tuple[bytes, ...]:
+def work(job_id: str, attempt: int, digest: str, packed_input: bytes) -> tuple[bytes, ...]:
     """Return what the seal of an attempt is about."""
     return b"work", job_id.encode(), str(attempt).encode(), digest.encode(), packed_input
-
-
-def _event(body: bytes) -> events.Event | None:
-    """Read the event of an entry; what is none of ours is None, and is only acknowledged."""
-    document = payload.read_object(body)
-    if document.get("event") == events.Succeeded.kind:
-        document["output"] = None
-    try:
-        event = events.from_json(document)
-    except ValueError:
-        return None
-    # No database takes a NUL.
-    return None if "\0" in event.job + getattr(event, "worker", "") else event

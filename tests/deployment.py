@@ -22,8 +22,9 @@ from runner.orchestrator.jobs import Job
 from runner.orchestrator.repair import REPAIR, Repair
 from runner.orchestrator.store import Store
 from runner.orchestrator.terms import Terms
+from runner.orchestrator.wire import OrchestratorWire
 from runner.registry import Announcer, Instance, Registry
-from runner.wire import OrchestratorWire, WorkerWire
+from runner.wire import WorkerWire
 
 
 def a_manifest(version: str = "1.0.0", required: str = "n", **limits: Any) -> Manifest:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from kombu import Connection
 
 from runner import connection, embedded
 from runner.broker import Producer, queue_name
@@ -162,3 +163,15 @@ def test_a_redis_that_comes_back_is_used_again(
         assert producer.pending("echo", DIGEST) == {("job-1", 1), ("job-3", 1)}
     producer.close()
     client.close()
+
+
+def test_a_channel_keeps_its_client_as_long_as_its_connections(redis_url: str) -> None:
+    """All commands go through one client, and after a fork or a loss through another."""
+    with Connection(redis_url, transport="runner.transport:Transport") as broker:
+        channel = broker.channel()
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is second
+        channel._after_fork()
+        with channel.conn_or_acquire() as third:
+            assert third is not first
+            assert third.ping()

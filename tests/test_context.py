@@ -191,7 +191,6 @@ def test_the_first_reason_to_stop_stays():
     stop = Stop()
     stop.request(Interrupted("The worker stops."))
     stop.request()
-    assert stop.requested.is_set()
     assert stop.error.code == "interrupted"
 
 

@@ -14,9 +14,10 @@ import redis.asyncio
 
 from runner import connection, events, wire
 from runner.errors import Canceled, HandlerFailed
+from runner.orchestrator.wire import GROUP, TOLD_TTL, OrchestratorWire, Result
 from runner.payload import pack, unpack
 from runner.seal import Seal
-from runner.wire import Claim, OrchestratorWire, Result, WorkerWire
+from runner.wire import Claim, WorkerWire
 
 pytestmark = pytest.mark.anyio
 
@@ -259,8 +260,8 @@ async def test_forgetting_takes_finished_jobs_off_the_conveyor(
     """Job and lease go at once; what people follow stays for its time to live."""
     worker.claim(JOB, 1, "w1")
     worker.publish(said(events.Log, level="info", message="hello"))
-    await loaded.forget([JOB])
-    await loaded.forget([])
+    await loaded.tell([], over=[JOB])
+    await loaded.tell([])
     keys = worker.keys
     assert [raw.exists(k) for k in (keys.job(JOB), keys.lease(JOB), keys.live(JOB))] == [0, 0, 1]
 
@@ -275,9 +276,9 @@ async def test_no_key_lives_for_ever(
         worker.publish(said(events.Progress, step="run", progress={"percent": 1.0}))
         worker.publish(said(events.Log, level="info", message="hello"))
         await loaded.cancel(JOB, "Ada")
-        await loaded.forget([JOB])  # the second round is that of a worker that came too late
+        await loaded.tell([], over=[JOB])  # the second round is that of a worker that came too late
     worker.renew(JOB, 1, "w1")
-    await loaded.tell([(JOB, "status", {})], [])
+    await loaded.tell([(JOB, "status", {})])
     worker.finish(succeeded({}))
     keys = [key for key in raw.scan_iter(f"{namespace}:*") if not key.endswith(b":results")]
     assert keys
@@ -299,7 +300,7 @@ async def test_results_leave_the_stream_when_they_are_acknowledged(
     await orchestrator.acknowledge([result.entry for result in found])
     await orchestrator.acknowledge([])
     assert raw.xlen(worker.keys.results) == 0
-    assert raw.xpending(worker.keys.results, wire.GROUP)["pending"] == 0
+    assert raw.xpending(worker.keys.results, GROUP)["pending"] == 0
     assert await results(orchestrator) == []
 
 
@@ -319,7 +320,7 @@ async def test_results_of_a_dead_orchestrator_are_taken_over(
 
 def consumers(raw: redis.Redis, end: OrchestratorWire) -> dict[str, int]:
     """Return who Redis knows to read the results, and how many each holds."""
-    found: Any = raw.xinfo_consumers(end.keys.results, wire.GROUP)
+    found: Any = raw.xinfo_consumers(end.keys.results, GROUP)
     return {one["name"].decode(): one["pending"] for one in found}
 
 
@@ -366,7 +367,7 @@ async def test_there_may_be_nobody_to_forget(
     orchestrator: OrchestratorWire, raw: redis.Redis
 ) -> None:
     """A Redis that has lost the group, or all its memory, is no error."""
-    raw.xgroup_destroy(orchestrator.keys.results, wire.GROUP)
+    raw.xgroup_destroy(orchestrator.keys.results, GROUP)
     await orchestrator.dismiss(idle=0)
     raw.delete(orchestrator.keys.results)
     await orchestrator.dismiss(idle=0)
@@ -442,9 +443,9 @@ async def test_the_story_of_an_ended_job_goes_sooner(
 ) -> None:
     """What an hour of jobs told must not fill Redis: a story stays for minutes after its end."""
     worker.publish(said(events.Started, worker="w1"))
-    assert raw.ttl(worker.keys.live(JOB)) > wire.TOLD_TTL
-    await loaded.tell([(JOB, "completed", {"status": "succeeded"})], [])
-    assert 0 < raw.ttl(worker.keys.live(JOB)) <= wire.TOLD_TTL
+    assert raw.ttl(worker.keys.live(JOB)) > TOLD_TTL
+    await loaded.tell([(JOB, "completed", {"status": "succeeded"})])
+    assert 0 < raw.ttl(worker.keys.live(JOB)) <= TOLD_TTL
 
 
 async def test_a_follower_hears_everything_in_order(
@@ -453,7 +454,7 @@ async def test_a_follower_hears_everything_in_order(
     """Workers' events and the orchestrators' stories are one stream."""
     worker.publish(said(events.Started, worker="w1"))
     worker.publish(said(events.Progress, step="run", progress={"percent": 50.0}))
-    await loaded.tell([(JOB, "completed", {"status": "succeeded"})], [])
+    await loaded.tell([(JOB, "completed", {"status": "succeeded"})])
     told = [event for _, event in await story(loaded)]
     assert [event["event"] for event in told] == ["started", "progress", "completed"]
     assert told[2]["data"] == {"status": "succeeded"}
@@ -486,7 +487,7 @@ async def test_a_follower_passes_over_garbage(
 async def test_a_story_is_bounded(loaded: OrchestratorWire, raw: redis.Redis) -> None:
     """A job that talks without end fills no memory: the newest events stay."""
     stories = [(JOB, "log", {"number": number}) for number in range(3 * wire.LIVE_LENGTH)]
-    await loaded.tell(stories, [])
+    await loaded.tell(stories)
     assert raw.xlen(loaded.keys.live(JOB)) < 1.2 * wire.LIVE_LENGTH
     (_, body), *_ = raw.xrevrange(loaded.keys.live(JOB), count=1)
     assert orjson.loads(body[b"event"])["data"] == {"number": 3 * wire.LIVE_LENGTH - 1}
@@ -497,7 +498,7 @@ async def test_the_end_of_a_job_wakes_who_waits(loaded: OrchestratorWire) -> Non
     async with loaded.redis.pubsub() as channel:
         await channel.subscribe(loaded.keys.done)
         await channel.get_message(timeout=5)
-        await loaded.tell([], [JOB])
+        await loaded.tell([], done=[JOB])
         message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
     assert message is not None
     assert message["data"] == JOB.encode()

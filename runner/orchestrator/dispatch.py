@@ -32,18 +32,19 @@ from runner.orchestrator.following import Following
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.resource import ended, job_resource
 from runner.orchestrator.store import Store
+from runner.orchestrator.wire import OrchestratorWire, Result
 from runner.traceparent import of_attempt
-from runner.wire import OrchestratorWire, Result
 
 log = logging.getLogger(__name__)
 
 POLL = 1.0
 """Seconds between two looks for work when nothing has been heard."""
 
+LINGER = 0.01
+"""Seconds that starts wait for more, so that a short job costs one commit instead of two."""
+
 CLAIM = 200
 """Most jobs sent in one go."""
-
-DEADLINE = DeadlineExceeded.code
 
 MOVE = 50
 """Most jobs looked at in one go when their manifest has no worker; their inputs are read."""
@@ -155,7 +156,7 @@ class Dispatcher:
         kept = self.admission.kept()
         backlog = await self.store.backlog()
         self.admission.recount(backlog, kept)
-        sent = 0
+        full = False
         for (service, digest), row in backlog.items():
             slots = self.catalog.slots(digest)
             if row.waiting and not slots:
@@ -163,8 +164,8 @@ class Dispatcher:
                 continue
             room = min(2 * slots + 1 - row.dispatched, row.waiting, CLAIM)
             if room > 0:
-                sent += await self._send(service, digest, room)
-        if not sent:
+                full |= await self._send(service, digest, room) == CLAIM
+        if not full:  # else there may be more that has room
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._work.wait(), POLL)
 
@@ -231,18 +232,18 @@ class Dispatcher:
                 raise
             await self.wire.open_results()
             return
+        if results and all(isinstance(one.event, events.Started) for one in results):
+            with contextlib.suppress(redis.RedisError):
+                results += await self.wire.results(self.consumer, block=LINGER)
         await self.take(results)
 
     async def take(self, results: list[Result]) -> None:
         if not results:
             return
-        batch = [
-            (r.event.job, await self._with_picture(r.event), r.output)
-            for r in results
-            if r.event is not None
-        ]
+        batch = [(r.event.job, await self._pictured(r.event), r.output) for r in results if r.event]
         try:
             changed = await self.store.ingest(batch, self.clock())
+            self.following.hand_over(results)
         except StoreUnavailable:
             raise
         except Exception:
@@ -268,28 +269,28 @@ class Dispatcher:
             if not job.composite:
                 self._on_finished(job)
                 self.following.learn_speed(job)
-            self.following.wake(job.id)
+            self.following.wake(job.id, job)
         self._work.set()
         stories = [
             (job.id, "completed" if job.finished else "status", job_resource(job)) for job in jobs
         ]
         with contextlib.suppress(redis.RedisError):  # those who wait look at the store as well
-            await self.wire.tell(stories, [job.id for job in finished])
-            conveyed = [job for job in finished if job.reused_from is None and not job.composite]
+            sent = [job for job in finished if job.reused_from is None and not job.composite]
             # Of a deadline its worker has not heard yet: it finds the bar and stops.
-            stays = [j for j in conveyed if j.started_at is None or j.reason == DEADLINE]
-            await self.wire.forget(job.id for job in conveyed if job not in stays)
-            await self.wire.bar(job.id for job in stays)
+            stays = [j.id for j in sent if not j.started_at or j.reason == DeadlineExceeded.code]
+            over = [job.id for job in sent if job.id not in stays]
+            await self.wire.tell(stories, [job.id for job in finished], over)
+            await self.wire.bar(stays)
 
     async def end(self, job: Job, error: RunnerError) -> None:
         """End an attempt on behalf of those who cannot speak."""
         event = events.for_the_silent(
             job.id, job.service, job.attempt, error.to_problem(), self.clock()
         )
-        told = await self._with_picture(event)
+        told = await self._pictured(event)
         await self.announce(await self.store.ingest([(job.id, told, None)], self.clock()))
 
-    async def _with_picture(self, event: events.Event) -> events.Event:
+    async def _pictured(self, event: events.Event) -> events.Event:
         """Return the end of an attempt with the last that was seen of its progress.
 
         Who speaks for a handler that was ended does not know how far it was.

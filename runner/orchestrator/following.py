@@ -5,25 +5,47 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import redis
 
 from runner.errors import Canceled, JobUnknown
+from runner.events import Succeeded
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.resource import composite_resource, job_resource
 from runner.orchestrator.store import Store
+from runner.orchestrator.wire import OrchestratorWire, Result
 from runner.stream import event_data
-from runner.wire import OrchestratorWire
 
 STORIES = 100
 """Events of a composite job's parts that may wait for a slow reader."""
 
 POLL = 1.0
 """Seconds between two looks at the store when nothing has been heard."""
+
+SOON = 0.05
+"""Seconds before the first of them, for an end that was told before anybody listened."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Somebody who waits for a job; `ended` is the job where its end was committed here.
+
+    `outputs` are those that were read here (packed), by attempt; the first of an attempt counts.
+    """
+
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: Job | None = None
+    outputs: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def output(self) -> bytes | None:
+        """The output with which the job has ended, if both were heard here."""
+        job = self.ended
+        return self.outputs.get(job.attempt) if job and job.status == "succeeded" else None
 
 
 class Following:
@@ -33,7 +55,7 @@ class Following:
         self, store: Store, wire: OrchestratorWire, catalog: Catalog, clock: Callable[[], float]
     ) -> None:
         self._store, self._wire, self._catalog, self._clock = store, wire, catalog, clock
-        self.waiters: dict[str, set[asyncio.Event]] = {}
+        self.waiters: dict[str, set[_Waiter]] = {}
         self._seconds: dict[str, float] = {}
 
     async def job(self, job_id: str) -> Job:
@@ -44,24 +66,26 @@ class Following:
             raise JobUnknown(f"There is no job `{job_id[:60]}`.")
         return job
 
-    async def wait(self, job_id: str, seconds: float) -> Job:
-        """Return the job once it has finished, or as it stands after `seconds`."""
-        event = asyncio.Event()
-        self.waiters.setdefault(job_id, set()).add(event)
-        deadline = time.monotonic() + seconds
+    async def wait(self, job: Job, seconds: float) -> tuple[Job, bytes | None]:
+        """Return the job once it has finished, or as it stands after `seconds`.
+
+        Whoever committed its end hands it over, with its output (packed), if that is one of us.
+        """
+        waiter = _Waiter()
+        self.waiters.setdefault(job.id, set()).add(waiter)
+        deadline, pause = time.monotonic() + seconds, SOON
         try:
-            while True:
-                event.clear()
-                job = await self.job(job_id)
-                left = deadline - time.monotonic()
-                if job.finished or left <= 0:
-                    return job
+            while not job.finished and (left := deadline - time.monotonic()) > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), min(left, POLL))
+                    await asyncio.wait_for(waiter.woken.wait(), min(left, pause))
+                waiter.woken.clear()
+                job = waiter.ended or await self.job(job.id)
+                pause = POLL
+            return job, waiter.output
         finally:
-            self.waiters[job_id].discard(event)
-            if not self.waiters[job_id]:
-                del self.waiters[job_id]
+            self.waiters[job.id].discard(waiter)
+            if not self.waiters[job.id]:
+                del self.waiters[job.id]
 
     async def resource(self, job: Job) -> dict[str, Any]:
         """Return a job as its callers see it, with its live progress or its place in the queue."""
@@ -134,10 +158,18 @@ class Following:
         final = await self._store.get(job.id) or _erased(job, self._clock())
         yield None, "completed", {"data": await self.resource(final)}
 
-    def wake(self, job_id: str) -> None:
-        """Wake whoever waits for this job."""
-        for event in self.waiters.get(job_id, ()):
-            event.set()
+    def hand_over(self, results: Iterable[Result]) -> None:
+        """Give outputs to those who wait for them; they take one only of a job that is told too."""
+        for result in results:
+            if isinstance(result.event, Succeeded) and result.output is not None:
+                for waiter in self.waiters.get(result.event.job, ()):
+                    waiter.outputs.setdefault(result.event.attempt, result.output)
+
+    def wake(self, job_id: str, ended: Job | None = None) -> None:
+        """Wake whoever waits for this job, with the job as it ended where that is known here."""
+        for waiter in self.waiters.get(job_id, ()):
+            waiter.ended = waiter.ended or ended
+            waiter.woken.set()
 
     def learn_speed(self, job: Job) -> None:
         """Take in how long a job ran, for the estimates of those that wait."""

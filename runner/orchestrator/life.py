@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from runner import connection, openapi, security, wire
+from runner import connection, openapi, security
 from runner.broker import Producer
 from runner.egress import Egress
 from runner.errors import ManifestInvalid, RunnerError, StoreUnavailable
@@ -33,6 +33,7 @@ from runner.orchestrator.resolution import Policy
 from runner.orchestrator.retention import Retention
 from runner.orchestrator.store import Store
 from runner.orchestrator.webhooks import Deliverer
+from runner.orchestrator.wire import OrchestratorWire
 from runner.registry import Registry
 from runner.seal import Seal
 from runner.settings import Settings
@@ -109,7 +110,7 @@ class Orchestrator:
         registry = Registry(self.redis, home.namespace)
         self.catalog, self.registry_channel = Catalog(registry), registry.channel
         producer = Producer(home.broker_url, home.namespace, blocking)
-        self.wire = wire.OrchestratorWire(self.redis, home.namespace, Seal(home.wire_secret))
+        self.wire = OrchestratorWire(self.redis, home.namespace, Seal(home.wire_secret))
         self.dispatcher = Dispatcher(
             self.store, self.wire, producer, self.catalog, on_finished=self._count,
             retention=home.retention, on_changed=self._hear,

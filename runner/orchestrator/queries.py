@@ -68,6 +68,12 @@ def payload(session: Session, job_id: str, kind: str) -> bytes | None:
     return bytes(found[0][0]) if found else None
 
 
+def output(session: Session, job_id: str) -> Any:
+    """Return the output as a value, or None where there is none."""
+    packed = payload(session, job_id, "output")
+    return None if packed is None else unpack(packed)
+
+
 def transitions(session: Session, job_id: str) -> list[Transition]:
     """Return the changes of a job, oldest first."""
     found = session.rows(

@@ -42,6 +42,9 @@ from runner.stream import STREAM_NAMES
 
 log = logging.getLogger(__name__)
 
+SMALL_OUTPUT = 4096
+"""Packed bytes up to which an output at hand is unpacked on the event loop."""
+
 LARGE_INPUT = 256 * 1024
 """Bytes above which an input is validated beside the event loop instead of on it."""
 
@@ -102,14 +105,15 @@ async def accepted(
     if preferred is None and not ended:
         resource = await it.dispatcher.following.resource(job)
         return json_response(resource, 202, {**headers, "retry-after": "1"})
+    packed = None
     if preferred is not None:
         request.state.waited = preferred
-        job = await it.dispatcher.following.wait(job.id, preferred)
+        job, packed = await it.dispatcher.following.wait(job, preferred)
         headers["preference-applied"] = f"wait={preferred:g}"
     if not job.finished:
         resource = await it.dispatcher.following.resource(job)
         return json_response(resource, 202, {**headers, "retry-after": "1"})
-    return json_response(await _with_output(it, job), 200, headers)
+    return json_response(await _with_output(it, job, packed), 200, headers)
 
 
 def replayed(taken: Taken) -> dict[str, str]:
@@ -120,12 +124,10 @@ def replayed(taken: Taken) -> dict[str, str]:
 async def get_job(it: Orchestrator, request: Request) -> Response:
     """Tell where a job stands; `?wait=N` answers when it has finished, or after N seconds."""
     wait = seconds_of(request.query_params.get("wait", "0"), it.home.max_wait)
-    job_id = request.path_params["id"]
+    job = await it.dispatcher.following.job(request.path_params["id"])
     if wait:
         request.state.waited = wait
-        job = await it.dispatcher.following.wait(job_id, wait)
-    else:
-        job = await it.dispatcher.following.job(job_id)
+        job, _ = await it.dispatcher.following.wait(job, wait)
     resource = await it.dispatcher.following.resource(job)
     return document_response(request, resource, {} if job.finished else {"retry-after": "1"})
 
@@ -277,10 +279,11 @@ async def discover(it: Orchestrator, request: Request) -> Response:
     return json_response(document, headers={"link": '</openapi.json>; rel="service-desc"'})
 
 
-async def _with_output(it: Orchestrator, job: Job) -> dict[str, Any]:
-    """Return a finished job, with its output where it has one."""
+async def _with_output(it: Orchestrator, job: Job, packed: bytes | None) -> dict[str, Any]:
+    """Return a finished job, with its output where it has one; `packed` if it is at hand."""
     resource = await it.dispatcher.following.resource(job)
-    output = await _output(it, job)
+    small = packed is not None and len(packed) <= SMALL_OUTPUT
+    output = payload.unpack(packed) if packed and small else await _output(it, job)
     return resource if output is None else {**resource, "output": output}
 
 
@@ -304,5 +307,4 @@ async def _output(it: Orchestrator, job: Job) -> Any:
                 for part in parts
             }
         }
-    packed = await it.store.payload(job.id, "output") if job.status == "succeeded" else None
-    return None if packed is None else await asyncio.to_thread(payload.unpack, packed)
+    return await it.store.output(job.id) if job.status == "succeeded" else None

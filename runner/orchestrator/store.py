@@ -122,6 +122,10 @@ class Store:
         """Return the `input` or `output` of a job as it is kept, or None where there is none."""
         return await self._database.read(partial(queries.payload, job_id=job_id, kind=kind))
 
+    async def output(self, job_id: str) -> Any:
+        """Return the output of a job as a value, or None where there is none."""
+        return await self._database.read(partial(queries.output, job_id=job_id))
+
     async def transitions(self, job_id: str) -> list[Transition]:
         """Return the changes of a job, oldest first."""
         return await self._database.read(partial(queries.transitions, job_id=job_id))

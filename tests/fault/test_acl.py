@@ -13,7 +13,7 @@ import redis
 from stage import Stage
 
 from runner.embedded import running_redis
-from runner.wire import GROUP
+from runner.orchestrator.wire import GROUP
 
 HOUSE = Path(__file__).parents[2]
 PAGE = HOUSE / "docs" / "deploy.md"

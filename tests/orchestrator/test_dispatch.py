@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,7 +15,8 @@ from deployment import Deployment, a_manifest
 from runner import errors, events, payload
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.repair import Repair
-from runner.wire import GROUP, LEASE
+from runner.orchestrator.wire import GROUP, OrchestratorWire, Result
+from runner.wire import LEASE
 
 pytestmark = pytest.mark.anyio
 
@@ -111,12 +114,11 @@ async def test_two_orchestrators_send_a_job_once(
     assert sorted(job for job, _ in messages) == sorted(job.id for job in jobs)
     # Whichever takes a result in, those who wait at the other one are woken.
     waits = [
-        asyncio.create_task(d.dispatcher.following.wait(jobs[0].id, 10))
-        for d in (deployment, other)
+        asyncio.create_task(d.dispatcher.following.wait(jobs[0], 10)) for d in (deployment, other)
     ]
     for message in messages:
         hand.succeed(hand.start(message))
-    assert {job.status for job in await asyncio.gather(*waits)} == {"succeeded"}
+    assert {job.status for job, _ in await asyncio.gather(*waits)} == {"succeeded"}
     await deployment.until(lambda: _none_left(deployment))
     assert len(deployment.finished) + len(other.finished) == 40
     await other.close()
@@ -225,9 +227,10 @@ async def test_results_that_a_dead_orchestrator_read_are_taken_over(
     await deployment.message(hand)
     message = hand.start()
     await deployment.status(job.id, "running")
+    results = deployment.wire.keys.results
+    await deployment.until(lambda: deployment.redis.xlen(results) == 0)
     await deployment.pause()
     hand.succeed(message)
-    results = deployment.wire.keys.results
     deployment.redis.xreadgroup(GROUP, "dead", {results: ">"})
     (pending,) = deployment.redis.xpending_range(results, GROUP, "-", "+", 10)
     deployment.redis.xclaim(results, GROUP, "dead", 0, [pending["message_id"]], idle=20_000)
@@ -239,6 +242,38 @@ async def test_results_that_a_dead_orchestrator_read_are_taken_over(
 
 
 # --- results -------------------------------------------------------------------------------------
+
+
+class ShortJob(OrchestratorWire):
+    """A wire that hears the end of a job just after its start."""
+
+    end: Callable[[], object] | None = None
+
+    async def results(self, consumer: str, *, block: float, count: int = 100) -> list[Result]:
+        """Read, and then let the job end."""
+        found = await super().results(consumer, block=block, count=count)
+        if found and self.end:
+            self.end()
+            self.end = None
+        return found
+
+
+async def test_a_short_job_costs_one_commit(deployment: Deployment) -> None:
+    """A start that comes alone waits a moment for the end that follows it."""
+    manifest = a_manifest()
+    hand = await deployment.hand(manifest)
+    job = await deployment.submit(manifest)
+    await deployment.message(hand)
+    await deployment.pause()
+    message, before = hand.start(), deployment.store.commits
+    heard = ShortJob(deployment.wire.redis, deployment.wire.keys.namespace)
+    heard.end = lambda: hand.succeed(message)
+    deployment.dispatcher.wire = heard
+    deployment.resume()
+    await deployment.status(job.id, "succeeded")
+    assert deployment.store.commits == before + 1
+    statuses = [one.status for one in await deployment.store.transitions(job.id)]
+    assert statuses == ["queued", "running", "succeeded"]
 
 
 async def test_a_result_counts_once(deployment: Deployment) -> None:
@@ -411,21 +446,45 @@ async def test_those_who_wait_are_woken_at_once(deployment: Deployment) -> None:
     manifest = a_manifest()
     hand = await deployment.hand(manifest)
     job = await deployment.submit(manifest)
-    waits = [
-        asyncio.create_task(deployment.dispatcher.following.wait(job.id, 20)) for _ in range(20)
-    ]
-    gone = asyncio.create_task(deployment.dispatcher.following.wait(job.id, 20))
+    waits = [asyncio.create_task(deployment.dispatcher.following.wait(job, 20)) for _ in range(20)]
+    gone = asyncio.create_task(deployment.dispatcher.following.wait(job, 20))
     await deployment.message(hand)
     message = hand.start()
     gone.cancel()
-    hand.succeed(message)
+    hand.succeed(message, {"n": 1})
     began = time.monotonic()
-    assert {one.status for one in await asyncio.gather(*waits)} == {"succeeded"}
+    told = await asyncio.gather(*waits)
+    assert {one.status for one, _ in told} == {"succeeded"}
+    assert {payload.unpack(output or b"")["n"] for _, output in told} == {1}
+    assert len({id(one) for one, _ in told}) == 1  # handed over, and read by nobody
     assert time.monotonic() - began < 2
+    late, output = await deployment.dispatcher.following.wait(job, 20)  # its end was told before
+    assert (late.status, output) == ("succeeded", None)
+    assert time.monotonic() - began < 4
     assert deployment.dispatcher.following.waiters == {}
     with pytest.raises(errors.JobUnknown):
-        await deployment.dispatcher.following.wait("nobody", 1)
+        await deployment.dispatcher.following.wait(replace(job, id="nobody"), 1)
     assert deployment.dispatcher.following.waiters == {}
+
+
+async def test_those_who_wait_get_the_output_that_counts(deployment: Deployment) -> None:
+    """The first one of the attempt that succeeded, whatever else is heard."""
+    job = await deployment.submit(a_manifest())
+    following = deployment.dispatcher.following
+    wait = asyncio.create_task(following.wait(job, 20))
+    await deployment.until(lambda: following.waiters)
+    said = [(1, b"of a lost attempt"), (2, b"first"), (2, b"again")]
+    following.hand_over(
+        Result(
+            b"", events.Succeeded(
+                job=job.id, service="hand", attempt=attempt, seq=2, at=time.time(), output=None,
+                progress={},
+            ), output,
+        ) for attempt, output in said
+    )  # fmt: skip
+    ended = replace(job, status="succeeded", attempt=2)
+    following.wake(job.id, ended)
+    assert await wait == (ended, b"first")
 
 
 # --- manifests that come and go ------------------------------------------------------------------
