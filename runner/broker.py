@@ -21,7 +21,7 @@ from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from runner.errors import BrokerUnavailable
-from runner.transport import TASK, Prefork, ids_of
+from runner.transport import TASK, Prefork, child_gone, ids_of, join_logs
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +101,17 @@ def consume(
     run: Callable[[str, int], bool],
     on_child: Callable[[], None],
     on_child_exit: Callable[[], None],
+    on_child_gone: Callable[[int, int | None], None],
     on_lost: Callable[[str, int, str], None],
     on_stopping: Callable[[], None],
 ) -> int:
     """Consume one queue with `concurrency` prefork children until told to stop; return the status.
 
     In each child: `on_child` once after the fork, `run(job, attempt)` per message (False hands it
-    back), `on_child_exit` at its end. In the parent: `on_lost(job, attempt, why)` when a child
-    died (`worker_lost`) or ran past `hard_timeout` seconds (`timed_out`), and `on_stopping` when
-    SIGTERM or SIGINT came and running work is being finished.
+    back), `on_child_exit` at its end. In the parent: `on_child_gone(pid, exitcode)` when one has
+    ended, `on_lost(job, attempt, why)` when it died at work (`worker_lost`) or ran past
+    `hard_timeout` seconds (`timed_out`), and `on_stopping` when SIGTERM or SIGINT came and running
+    work is being finished.
     """
     app = _app(url, namespace, instance, socket_timeout=10, service=service)
     app.conf.update(
@@ -158,6 +160,9 @@ def consume(
     def child_exit(**_: Any) -> None:
         on_child_exit()
 
+    def gone(pid: int, exitcode: int | None, **_: Any) -> None:
+        on_child_gone(pid, exitcode)
+
     def stopping(**_: Any) -> None:
         on_stopping()
 
@@ -166,8 +171,10 @@ def consume(
 
     signals.worker_process_init.connect(child, weak=False)
     signals.worker_process_shutdown.connect(child_exit, weak=False)
+    child_gone.connect(gone, weak=False)
     signals.worker_shutting_down.connect(stopping, weak=False)
     signals.setup_logging.connect(no_logging, weak=False)
+    join_logs()
     logging.getLogger("celery.app.trace").addFilter(_without_trace)
     app.amqp.queues.select_add(_queue(service, digest))
     app.amqp.queues.select([queue_name(service, digest)])

@@ -62,7 +62,7 @@ class Child:
         self._engine = engine
         for warning in engine.warnings:
             self._report.send({"warning": warning})
-        self._report.send({"ready": time.monotonic() - began})
+        self._report.send({"ready": time.monotonic() - began, "pid": os.getpid()})
 
     def _interrupted(self, *_: object) -> None:
         """Give up the running job, unless its end is being told: the parent waits no longer."""

@@ -17,6 +17,7 @@ QUIET = {
     "celery": logging.WARNING,
     "celery.worker.request": logging.CRITICAL,  # says at length what we say in one line
     "kombu": logging.WARNING,
+    "multiprocessing": logging.WARNING,
     "uvicorn": logging.WARNING,
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,

@@ -14,12 +14,17 @@ from typing import Any
 
 from celery.concurrency.asynpool import RUN, AsynPool
 from celery.concurrency.prefork import TaskPool
+from celery.utils.dispatch import Signal
+from celery.utils.log import get_multiprocessing_logger
 from kombu.transport import redis as redis_transport
 
 log = logging.getLogger(__name__)
 
 TASK = "runner.run"
 """The one task that there is."""
+
+child_gone = Signal(name="child_gone", providing_args={"pid", "exitcode"})
+"""Sent in the parent when a child has ended, however it did."""
 
 
 class Channel(redis_transport.Channel):
@@ -68,6 +73,28 @@ class Children(AsynPool):
         if self._state != RUN:
             # Without these nobody hears their children, which wait 30 s for it before they leave.
             self._cache.update(given)
+
+    def did_start_ok(self) -> bool:
+        """Let the loop begin: it ends the worker at once if a child has died so early."""
+        return True
+
+    def _join_exited_workers(self, shutdown: bool = False) -> Any:
+        """Tell of each child that has ended: Celery only starts another one."""
+        before = list(self._pool)
+        try:
+            return super()._join_exited_workers(shutdown)
+        finally:
+            left = {child.pid for child in self._pool}
+            for child in before:
+                if child.pid not in left:
+                    child_gone.send(sender=self, pid=child.pid, exitcode=child.exitcode)
+
+
+def join_logs() -> None:
+    """Log what the pool says as all else; not that a child has ended, which `child_gone` tells."""
+    log = get_multiprocessing_logger()
+    log.handlers[:] = logging.getLogger().handlers
+    log.addFilter(lambda record: "exited with" not in record.msg)
 
 
 class Prefork(TaskPool):

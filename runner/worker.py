@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from runner import broker, connection, events, pulse, wire
+from runner import broker, connection, events, memory, pulse, wire
 from runner.child import Child
 from runner.errors import (
     Interrupted,
@@ -38,6 +38,9 @@ LISTEN = 0.25
 
 LOAD_FAILED = 3
 """Exit status of a worker whose handler cannot be used."""
+
+STILLBORN = 3
+"""So many processes in a row that died before they were ready mean that none will ever be."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class _Parent:
         self._draining = threading.Event()
         self._served = False
         self._failed: str | None = None
+        self._ready: set[int] = set()
+        self._stillborn = 0
         self._born = time.time()
         self._redis = connection.connect(post.url, self.name, timeout=5)
         self._announcer = Announcer(
@@ -123,6 +128,7 @@ class _Parent:
                 run=self._child.run,
                 on_child=self._child.open,
                 on_child_exit=self._child.close,
+                on_child_gone=self._gone,
                 on_lost=self._lost,
                 on_stopping=self._stopping,
             )
@@ -152,11 +158,16 @@ class _Parent:
 
     def _hear(self, report: Mapping[str, Any]) -> None:
         match report:
-            case {"ready": seconds} if self._announcer.instance.state == "starting":
-                log.info("%s %s is ready after %.1f s, %d at a time", self.manifest.name,
-                         self.manifest.version, seconds, self.post.concurrency)  # fmt: skip
-                self._served = True
-                self._announce(state="ready", load_seconds=seconds)
+            case {"ready": float(seconds), "pid": int(pid)}:
+                self._ready.add(pid)
+                self._stillborn = 0
+                if self._announcer.instance.state == "starting":
+                    log.info("%s %s is ready after %.1f s, %d at a time", self.manifest.name,
+                             self.manifest.version, seconds, self.post.concurrency)  # fmt: skip
+                    self._served = True
+                    self._announce(state="ready", load_seconds=seconds)
+            case {"gone": int(pid), "exitcode": exitcode}:
+                self._bury(pid, exitcode)
             case {"warning": str(sentence)}:
                 told = self._announcer.instance.warnings
                 if sentence not in told and len(told) < MAX_WARNINGS:
@@ -164,6 +175,26 @@ class _Parent:
                     self._announce(warnings=(*told, sentence))
             case {"failed": reason}:
                 self._fail(reason)
+
+    def _gone(self, pid: int, exitcode: int | None) -> None:
+        """Pass on that a child has ended, behind what it said itself."""
+        self._report.send({"gone": pid, "exitcode": exitcode})
+
+    def _bury(self, pid: int, exitcode: int | None) -> None:
+        """Say how a child died; Celery starts another one, which is no use if none gets ready."""
+        if self._draining.is_set() or self._failed is not None:
+            return
+        name, how = self.manifest.name, memory.ended(exitcode)
+        if pid in self._ready:
+            self._ready.remove(pid)
+            log.warning("%s: its process %d %s; another one takes its place", name, pid, how)
+            return
+        self._stillborn += 1
+        if self._stillborn < STILLBORN:
+            log.warning("%s: its process %d %s while it loaded; trying again", name, pid, how)
+        else:
+            self._fail(f"its process {how} while it loaded, {self._stillborn} times"
+                       f"{memory.suspicion(exitcode) or '.'}")  # fmt: skip
 
     def _fail(self, reason: str) -> None:
         """Say why nothing can be served, and stop."""

@@ -18,6 +18,7 @@ FLOORS = {
     "events": (0, ""),
     "language": (0, "py3langid"),
     "logs": (0, ""),
+    "memory": (0, ""),
     "payload": (0, "orjson"),
     "pulse": (1, ""),
     "connection": (0, "redis"),
