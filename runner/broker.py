@@ -14,8 +14,9 @@ from urllib.parse import quote
 
 import redis
 from celery import Celery, signals
-from celery.exceptions import Reject, SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, Reject, SecurityWarning
 from celery.worker import state
+from celery.worker.consumer.consumer import CONNECTION_ERROR, CONNECTION_RETRY
 from celery.worker.request import Request
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
@@ -104,14 +105,17 @@ def consume(
     on_child_gone: Callable[[int, int | None], None],
     on_lost: Callable[[str, int, str], None],
     on_stopping: Callable[[], None],
+    on_connected: Callable[[], None],
+    on_trouble: Callable[[BaseException], None],
 ) -> int:
     """Consume one queue with `concurrency` prefork children until told to stop; return the status.
 
     In each child: `on_child` once after the fork, `run(job, attempt)` per message (False hands it
     back), `on_child_exit` at its end. In the parent: `on_child_gone(pid, exitcode)` when one has
     ended, `on_lost(job, attempt, why)` when it died at work (`worker_lost`) or ran past
-    `hard_timeout` seconds (`timed_out`), and `on_stopping` when SIGTERM or SIGINT came and running
-    work is being finished.
+    `hard_timeout` seconds (`timed_out`), `on_stopping` when SIGTERM or SIGINT came and running
+    work is being finished, `on_connected` when it consumes for the first time, and
+    `on_trouble(error)` when it has lost Redis or does not find it; it goes on trying.
     """
     app = _app(url, namespace, instance, socket_timeout=10, service=service)
     app.conf.update(
@@ -166,6 +170,9 @@ def consume(
     def stopping(**_: Any) -> None:
         on_stopping()
 
+    def connected(**_: Any) -> None:
+        on_connected()
+
     def no_logging(**_: Any) -> None:
         """Keep Celery from configuring logging; ours is configured already."""
 
@@ -173,9 +180,11 @@ def consume(
     signals.worker_process_shutdown.connect(child_exit, weak=False)
     child_gone.connect(gone, weak=False)
     signals.worker_shutting_down.connect(stopping, weak=False)
+    signals.worker_ready.connect(connected, weak=False)
     signals.setup_logging.connect(no_logging, weak=False)
     join_logs()
     logging.getLogger("celery.app.trace").addFilter(_without_trace)
+    logging.getLogger("celery.worker.consumer.consumer").addFilter(_heard_by(on_trouble))
     app.amqp.queues.select_add(_queue(service, digest))
     app.amqp.queues.select([queue_name(service, digest)])
     # Celery's warning about root is about pickled messages; only JSON is read here.
@@ -190,6 +199,8 @@ def consume(
         quiet=True,
         loglevel="WARNING",
     )
+    # Nor about jobs whose connection is lost: they go on, and their claims keep others off.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     worker.start()
     return int(worker.exitcode or 0)
 
@@ -199,6 +210,22 @@ def _without_trace(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], Reject):
         record.exc_info = None
     return True
+
+
+def _heard_by(on_trouble: Callable[[BaseException], None]) -> Callable[[logging.LogRecord], bool]:
+    """Let us say what Celery would say of a Redis that is not there."""
+
+    def hear(record: logging.LogRecord) -> bool:
+        match (record.msg, record.args):
+            case (words, (_, BaseException() as error, _)) if words == CONNECTION_ERROR:
+                on_trouble(error)
+            case (_, (words, BaseException() as error)) if words == CONNECTION_RETRY:
+                on_trouble(error)
+            case _:
+                return True
+        return False
+
+    return hear
 
 
 def busy() -> int:

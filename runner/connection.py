@@ -1,16 +1,32 @@
-"""Connections to Redis that notice a silent server."""
+"""Connections to Redis that notice a silent server, and one voice for what is wrong with it."""
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+log = logging.getLogger(__name__)
+
+PACE = 60.0
+"""Seconds after which a trouble that lasts is told again."""
 
 
 def connect(url: str, name: str, *, timeout: float = 10) -> redis.Redis:
     """Return a blocking client that gives up on a silent server after `timeout` seconds."""
     return redis.Redis.from_url(url, **_options(name, timeout))
+
+
+def connect_briefly(url: str, name: str, *, timeout: float = 5) -> redis.Redis:
+    """Return a blocking client that tries twice only, for those who come again by themselves."""
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **_options(name, timeout))
 
 
 def connect_async(url: str, name: str, *, timeout: float = 10) -> redis.asyncio.Redis:
@@ -27,3 +43,47 @@ def _options(name: str, timeout: float) -> dict[str, Any]:
         "client_name": name,
         "protocol": 2,
     }
+
+
+class Voice:
+    """Says what is wrong with one Redis, whoever meets it: each sentence once a minute at most.
+
+    `chosen` is False where nobody has said which Redis it is.
+    """
+
+    def __init__(self, url: str, *, chosen: bool = True) -> None:
+        parts = urlsplit(url)
+        self._place = f"{parts.hostname}:{parts.port or 6379}"
+        self._user, self._password = parts.username or "default", parts.password
+        self._setting = "SERVICES_BROKER" if chosen else "SERVICES_BROKER is not set"
+        self._lock = threading.Lock()
+        self._told: dict[str, float] = {}
+
+    def trouble(self, error: BaseException) -> None:
+        """Tell what this failure means, unless that was told just now."""
+        sentence, now = self.sentence(error), time.monotonic()
+        with self._lock:
+            if now - self._told.get(sentence, float("-inf")) < PACE:
+                return
+            self._told[sentence] = now
+        log.warning("%s Trying again.", sentence)
+
+    def well(self) -> None:
+        """Tell that it answers again, if it was said to be in trouble."""
+        with self._lock:
+            told = bool(self._told)
+            self._told.clear()
+        if told:
+            log.info("Redis at %s answers again.", self._place)
+
+    def sentence(self, error: BaseException) -> str:
+        """Return what a failure means to whoever runs this."""
+        if isinstance(error, redis.AuthenticationError):
+            refusal = f"refuses user `{self._user}` or its password"
+            refusal = refusal if self._password else "asks for a password"
+            return f"Redis at {self._place} {refusal} ({self._setting}, BROKER_PASS)."
+        if isinstance(error, redis.ResponseError):
+            # Of several commands at once the error quotes one with all that it holds.
+            reason = str(error).rpartition("caused error: ")[2].rstrip(".")
+            return f"Redis at {self._place} refuses a command of user `{self._user}`: {reason}."
+        return f"Redis at {self._place} does not answer ({self._setting})."

@@ -39,6 +39,9 @@ LISTEN = 0.25
 LOAD_FAILED = 3
 """Exit status of a worker whose handler cannot be used."""
 
+PATIENCE = 2.0
+"""Seconds after which a handler that is set up and cannot work yet says what it waits for."""
+
 STILLBORN = 3
 """So many processes in a row that died before they were ready mean that none will ever be."""
 
@@ -59,6 +62,8 @@ class Post:
     languages: tuple[str, ...] = ()
     queue_name: str = ""
     seal: Seal = OPEN
+    chosen: bool = True
+    """Whether somebody has said which Redis it is."""
 
 
 def post_of(settings: Settings) -> Post:
@@ -68,6 +73,7 @@ def post_of(settings: Settings) -> Post:
         alias=settings.service_name or "", info=settings.model_info or "",
         languages=() if ANY in settings.language else settings.language,
         queue_name=settings.queue_name or "", seal=Seal(settings.wire_secret),
+        chosen=settings.origin("SERVICES_BROKER") != "built-in",
     )  # fmt: skip
 
 
@@ -96,8 +102,15 @@ class _Parent:
         self._stillborn = 0
         self._born = time.time()
         self._redis = connection.connect(post.url, self.name, timeout=5)
+        self._voice = connection.Voice(post.url, chosen=post.chosen)
+        self._connected = threading.Event()
+        self._silent = False  # the registry did not take what was told last
+        self._waiting = False  # that we wait for Redis was said
+        self._loaded: tuple[float, float] | None = None  # how long that took, and when it was
+        self._told = time.monotonic()
         self._announcer = Announcer(
-            self._redis, post.namespace, manifest,
+            # The pulse must not wait for a Redis that falls silent.
+            connection.connect_briefly(post.url, self.name), post.namespace, manifest,
             Instance(
                 self.name, manifest.name, manifest.version, manifest.digest, "starting",
                 slots=post.concurrency, host=socket.gethostname(), pid=os.getpid(),
@@ -131,6 +144,8 @@ class _Parent:
                 on_child_gone=self._gone,
                 on_lost=self._lost,
                 on_stopping=self._stopping,
+                on_connected=self._connected.set,
+                on_trouble=self._voice.trouble,
             )
         finally:
             self._over.set()
@@ -140,20 +155,22 @@ class _Parent:
     def _live(self) -> None:
         """Announce every few seconds, and at once when a child says something new."""
         self._announce()
-        told = time.monotonic()
         while not self._over.is_set():
             if self._reports.poll(LISTEN):
                 self._hear(self._reports.recv())
             state = self._announcer.instance.state
             waited = time.time() - self._born
-            if state == "starting" and waited > self.manifest.limits.startup:
+            due = time.monotonic() - self._told > BEAT
+            loading = state == "starting" and self._loaded is None
+            if loading and waited > self.manifest.limits.startup:
                 self._fail(f"the handler was not set up within {waited:.0f} s "
                            f"(`limits.startup` of the manifest)")  # fmt: skip
             elif state in ("starting", "ready") and self._draining.is_set():
                 self._announce(state="draining")
-            elif time.monotonic() - told > BEAT:
+            elif state == "starting" and self._loaded is not None:
+                self._begin(*self._loaded, due)
+            elif due:
                 self._announce(busy=broker.busy())
-                told = time.monotonic()
         self._withdraw()
 
     def _hear(self, report: Mapping[str, Any]) -> None:
@@ -161,11 +178,7 @@ class _Parent:
             case {"ready": float(seconds), "pid": int(pid)}:
                 self._ready.add(pid)
                 self._stillborn = 0
-                if self._announcer.instance.state == "starting":
-                    log.info("%s %s is ready after %.1f s, %d at a time", self.manifest.name,
-                             self.manifest.version, seconds, self.post.concurrency)  # fmt: skip
-                    self._served = True
-                    self._announce(state="ready", load_seconds=seconds)
+                self._loaded = self._loaded or (seconds, time.monotonic())
             case {"gone": int(pid), "exitcode": exitcode}:
                 self._bury(pid, exitcode)
             case {"warning": str(sentence)}:
@@ -175,6 +188,23 @@ class _Parent:
                     self._announce(warnings=(*told, sentence))
             case {"failed": reason}:
                 self._fail(reason)
+
+    def _begin(self, seconds: float, since: float, due: bool) -> None:
+        """Say that jobs are taken, once they are; before that, what they wait for."""
+        starting = self._announcer.instance
+        if self._connected.is_set() and (due or not self._silent):
+            self._served = True
+            if self._announce(state="ready", load_seconds=seconds):
+                log.info("%s %s is ready after %.1f s, %d at a time", self.manifest.name,
+                         self.manifest.version, seconds, self.post.concurrency)  # fmt: skip
+                return
+            self._announcer.instance = starting
+        elif due:
+            self._announce()
+        if not self._waiting and (self._silent or time.monotonic() - since > PATIENCE):
+            self._waiting = True
+            log.info("%s %s loaded in %.1f s; waiting for Redis", self.manifest.name,
+                     self.manifest.version, seconds)  # fmt: skip
 
     def _gone(self, pid: int, exitcode: int | None) -> None:
         """Pass on that a child has ended, behind what it said itself."""
@@ -204,12 +234,25 @@ class _Parent:
             self._announce(state="unhealthy", error=reason[:4000])
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _announce(self, **changes: Any) -> None:
-        pulse.beat(str(changes.get("state", self._announcer.instance.state)))
+    def _announce(self, **changes: Any) -> bool:
+        """Tell the registry, and the pulse, which says ready only where the registry was told.
+
+        A Redis that is lost later leaves the pulse as it is: a new container would not find it.
+        """
+        pulse.beat(self._announcer.instance.state)
         try:
             self._announcer.announce(**changes)
         except redis.RedisError as error:
-            log.warning("the registry does not answer: %s", error)
+            self._silent = True
+            self._voice.trouble(error)
+        else:
+            if self._silent:
+                self._voice.well()
+            self._silent = False
+        if not self._silent or self._announcer.instance.state != "ready":
+            pulse.beat(self._announcer.instance.state)
+        self._told = time.monotonic()
+        return not self._silent
 
     def _withdraw(self) -> None:
         """Leave the registry; a worker that failed leaves its reason there to be read."""

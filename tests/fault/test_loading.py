@@ -6,11 +6,16 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from stage import Stage, problem
+import redis
+from stage import Part, Stage, problem
 
-from runner import memory
+from runner import memory, pulse
+from runner.connection import Voice, connect
+from runner.embedded import free_port, running_redis
+from runner.errors import Unavailable
 
 HUNGRY = """
 import resource
@@ -107,3 +112,105 @@ def test_the_limit_of_a_container_is_named(tmp_path: Path, file: str, text: str,
     said = f" This container may use {size}." if size else ""
     assert memory.suspicion(-9, tmp_path) == f"; out of memory?{said}"
     assert memory.suspicion(-15, tmp_path) == memory.suspicion(1, tmp_path) == ""
+
+
+# --- no Redis ------------------------------------------------------------------------------------
+
+
+def health(part: Part) -> str:
+    """Return what the health check of a worker's container would say."""
+    try:
+        return pulse.feel(part.log.parent / "pulse")
+    except Unavailable as error:
+        return str(error)
+
+
+def worker(stage: Stage, **settings: object) -> Part:
+    """Start a worker whose pulse no other test feels."""
+    (stage.folder / "pulse").mkdir(exist_ok=True)
+    return stage.worker("echo", TMPDIR=stage.folder / "pulse", **settings)
+
+
+def test_a_worker_without_redis_waits_and_says_so_in_one_voice(
+    until: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Ready and healthy it is when Redis knows it; a loss of Redis later is told and borne."""
+    port = free_port()
+    with Stage(f"redis://127.0.0.1:{port}/0", tmp_path, until) as stage:
+        part = worker(stage)
+        until(lambda: "echo 1.0.0 loaded in" in part.said(), 20)
+        assert re.search(r"echo 1\.0\.0 loaded in \d\.\d s; waiting for Redis", part.said())
+        assert "starting" in health(part)
+        again = (
+            f"warning: Redis at 127.0.0.1:{port} does not answer (SERVICES_BROKER). Trying again."
+        )
+        until(lambda: again in part.said())
+        with running_redis(tmp_path / "redis", port, durable=False):
+            until(lambda: "echo 1.0.0 is ready after" in part.said(), 40)
+            assert f"Redis at 127.0.0.1:{port} answers again." in part.said()
+            until(lambda: health(part) == "ready")
+        until(lambda: part.said().count(again) == 2)
+        assert health(part) == "ready"
+        said = [line[9:] for line in part.said().splitlines()]
+        assert len(said) == 5, part.said()
+        part.stop()
+        part.wait()
+
+
+def test_a_worker_that_is_told_no_redis_says_that(stage: Stage) -> None:
+    """Where nobody has named a Redis, the sentence says so."""
+    part = worker(stage, SERVICES_BROKER="")
+    stage.until(lambda: "loaded in" in part.said() or "is ready" in part.said(), 20)
+    if "is ready" not in part.said():  # a Redis may run at its own port
+        assert "SERVICES_BROKER is not set" in part.said()
+    part.stop()
+    assert part.wait(5) == 0
+
+
+def test_one_sentence_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever meets a trouble, it is told once, and anew after it was over."""
+    caplog.set_level("INFO")
+    voice = Voice("redis://:secret@redis/0", chosen=False)
+    for error in (TimeoutError("x"), ConnectionError("y"), redis.TimeoutError("z")):
+        voice.trouble(error)
+    voice.trouble(redis.exceptions.NoPermissionError("Command # 1 (SET …) caused error: no SET."))
+    voice.well()
+    voice.well()
+    voice.trouble(OSError())
+    silent = "Redis at redis:6379 does not answer (SERVICES_BROKER is not set). Trying again."
+    assert caplog.messages == [
+        silent,
+        "Redis at redis:6379 refuses a command of user `default`: no SET. Trying again.",
+        "Redis at redis:6379 answers again.",
+        silent,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ("worker-ner:wrong@", "refuses user `worker-ner` or its password"),
+        (":wrong@", "refuses user `default` or its password"),
+        ("", "asks for a password"),
+        ("mute:right@", "refuses a command of user `mute`: "),
+    ],
+)
+def test_a_refused_worker_says_which_settings_to_look_at(
+    until: Callable[..., Any], tmp_path: Path, user: str, said: str
+) -> None:
+    """A wrong password is one sentence, and none is ever printed."""
+    with running_redis(tmp_path / "redis", durable=False) as (url, _):
+        admin = connect(url, "admin")
+        admin.execute_command("ACL", "SETUSER", "mute", "on", ">right", "+ping", "+client")
+        admin.config_set("requirepass", "hush")
+        place = urlsplit(url).netloc
+        with Stage(f"redis://{user}{place}/0", tmp_path, until) as stage:
+            part = worker(stage)
+            until(lambda: "waiting for Redis" in part.said(), 20)
+            part.stop()
+            assert part.wait(5) == 0
+        assert f"warning: Redis at {place} {said}" in part.said()
+        assert part.said().count("Trying again.") == 1
+        assert not any(word in part.said() for word in ("hush", "wrong", "right", "consumer:"))
+        assert "starting" in health(part) or "sign of life" in health(part)
+        admin.close()
