@@ -32,6 +32,7 @@ from runner.command import (
     flags,
     load_all,
     make_room,
+    serving,
     settings_of,
     settings_rows,
     until_eof,
@@ -74,7 +75,7 @@ def cli(context: click.Context, config: tuple[str, ...], **flags_given: str | No
         if any(flags_given.values()) or config:
             raise click.UsageError("put the flags behind the command's name")
         return
-    settings = settings_of(flags_given)
+    settings = serving(flags_given)
     if settings.manifest is None:
         click.echo(context.get_help())
         context.exit(0)
@@ -129,7 +130,7 @@ def orchestrator(**flags_given: str | None) -> None:
     from runner.orchestrator import app
     from runner.orchestrator.life import Home
 
-    settings = settings_of(flags_given)
+    settings = serving(flags_given)
     logs.configure(settings.log_level, settings.log_format)
     make_room(settings.database_url)
     home = Home.of(settings, linto_defaults(environ=os.environ, folder=Path.cwd()))
@@ -150,7 +151,7 @@ def up_(files: tuple[Path, ...], demo: bool, once: bool, **flags_given: str | No
     """
     from runner import up
 
-    settings = settings_of(flags_given)
+    settings = serving(flags_given)
     logs.configure(settings.log_level, settings.log_format)
     console = terminal.console()
     chosen = load_all(files or all_files())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from runner import logs
 from runner import manifest as manifests
 from runner.client import Client
 from runner.errors import (
@@ -34,10 +36,15 @@ from runner.settings import (
 )
 from runner.terminal import pairs, say
 
+log = logging.getLogger(__name__)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 JOB_FAILED, USAGE, INVALID, UNAVAILABLE, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 5, 130
 """Exit statuses besides 0; `--help` and docs/cli.md name them."""
+
+SERVING = "runner.serving"
+"""Where a command that serves leaves its flags."""
 
 EPILOG = (
     "Exit status: 0 good, 1 a job failed, 2 usage, 3 a manifest or handler is wrong, 4 something "
@@ -53,10 +60,22 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except RunnerError as error:
-            say(f"error: {error}")
+            complain(error, context.meta.get(SERVING))
             raise click.exceptions.Exit(status_of(error)) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def complain(error: RunnerError, serving: Mapping[str, Any] | None = None) -> None:
+    """Say why a command ends; one that serves (with these flags) does so in the form of its log."""
+    row = BY_NAME["LOG_FORMAT"]
+    with contextlib.suppress(SettingInvalid):
+        found = resolve(flags=serving, environ=os.environ, folder=Path.cwd(), table=(row,))
+        if serving is not None and found.log_format == "json":
+            logs.configure("error", "json")
+            log.error("%s", error)
+            return
+    say(f"error: {error}")
 
 
 def status_of(error: RunnerError) -> int:
@@ -116,6 +135,12 @@ def settings_of(given: Mapping[str, Any], manifest: Manifest | None = None) -> S
     limits = manifest.document.get("limits", {}) if manifest else {}
     said = {"CONCURRENCY": limits.get("concurrency")}
     return resolve(flags=given, environ=os.environ, folder=Path.cwd(), manifest=said)
+
+
+def serving(given: Mapping[str, Any]) -> Settings:
+    """Return the settings of a command that serves, with the flags given."""
+    click.get_current_context().meta[SERVING] = given
+    return settings_of(given)
 
 
 def client_of(given: Mapping[str, Any]) -> Client:

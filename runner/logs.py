@@ -7,10 +7,11 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 QUIET = {
@@ -63,8 +64,22 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.captureWarnings(True)
+    if form == "json":
+        sys.excepthook = _uncaught
+        threading.excepthook = lambda ended: _uncaught(*ended[:3])
     for name, quiet in QUIET.items():
         logging.getLogger(name).setLevel(max(quiet, root.level))
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """Log what would else be printed as many lines that no machine reads."""
+    if issubclass(kind, SystemExit):  # a thread may end so
+        return
+    cause = (kind, error or kind(), trace)
+    logging.getLogger("runner").critical("%s was not caught", kind.__name__, exc_info=cause)
 
 
 def _missing(message: str, fields: Mapping[str, Any]) -> str:

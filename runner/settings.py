@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -148,8 +148,9 @@ def resolve(
     environ: Mapping[str, str],
     folder: Path,
     manifest: Mapping[str, Any] | None = None,
+    table: Iterable[Setting] = TABLE,
 ) -> Settings:
-    """Find every setting: flag, environment, `.env`, `.envdefault`, manifest, built-in.
+    """Find all settings of a table: flag, environment, `.env`, `.envdefault`, manifest, built-in.
 
     `flags` and `manifest` hold what the command line and the manifest say, by environment name;
     None counts as not said. A secret may stand in a file: `BROKER_PASS_FILE=/run/secrets/redis`.
@@ -158,7 +159,7 @@ def resolve(
     texts = _texts(environ, folder)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for setting in TABLE:
+    for setting in table:
         values[setting.key], origins[setting.key] = _find(
             setting, flags or {}, texts, manifest or {}
         )

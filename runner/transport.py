@@ -10,8 +10,10 @@ import json
 import logging
 import queue
 import re
+import sys
 from typing import Any
 
+from celery.apps import worker as worker_program
 from celery.concurrency.asynpool import RUN, AsynPool
 from celery.concurrency.prefork import TaskPool
 from celery.utils.dispatch import Signal
@@ -91,10 +93,21 @@ class Children(AsynPool):
 
 
 def join_logs() -> None:
-    """Log what the pool says as all else; not that a child has ended, which `child_gone` tells."""
-    log = get_multiprocessing_logger()
-    log.handlers[:] = logging.getLogger().handlers
-    log.addFilter(lambda record: "exited with" not in record.msg)
+    """Let nothing be said beside the log.
+
+    What the pool says is logged as all else, but not that a child has ended: `child_gone` tells
+    that. What Celery prints at a stop is left out.
+    """
+    pool = get_multiprocessing_logger()
+    pool.handlers[:] = logging.getLogger().handlers
+    pool.addFilter(lambda record: "exited with" not in record.msg)
+    say = worker_program.safe_say
+
+    def say_elsewhere(text: str, f: Any = sys.__stderr__) -> None:
+        if f is not sys.__stdout__:
+            say(text, f)
+
+    worker_program.safe_say = say_elsewhere
 
 
 class Prefork(TaskPool):

@@ -166,6 +166,8 @@ class _Parent:
                 self._fail(f"the handler was not set up within {waited:.0f} s "
                            f"(`limits.startup` of the manifest)")  # fmt: skip
             elif state in ("starting", "ready") and self._draining.is_set():
+                log.info("%s takes no more jobs; those that run have %g s", self.manifest.name,
+                         self.post.shutdown_grace)  # fmt: skip
                 self._announce(state="draining")
             elif state == "starting" and self._loaded is not None:
                 self._begin(*self._loaded, due)

@@ -26,6 +26,20 @@ except ZeroDivisionError:
     log.exception("it failed")
 """
 
+STRAY = """
+import threading, warnings
+from runner import logs
+logs.configure("info", "json")
+warnings.warn("old\\nand lame", DeprecationWarning)
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+thread = threading.Thread(target=exit)
+thread.start()
+thread.join()
+raise ValueError("unexpected")
+"""
+
 ABOUT = """
 import logging, sys, threading
 from runner import logs
@@ -70,6 +84,17 @@ def test_lines_for_machines() -> None:
     assert lines[1]["logger"] == "runner.test"
     assert "ZeroDivisionError" in lines[2]["trace"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", lines[0]["time"])
+
+
+def test_what_nobody_logged_is_for_machines_too() -> None:
+    """Warnings, and failures that nobody caught, are lines like all others."""
+    command = [sys.executable, "-c", STRAY]
+    ran = subprocess.run(command, capture_output=True, check=False, encoding="utf-8")
+    warned, thread, last = (json.loads(line) for line in ran.stderr.splitlines())
+    assert (ran.returncode, warned["level"]) == (1, "warning")
+    assert "DeprecationWarning: old\nand lame" in warned["message"]
+    assert thread["trace"].endswith("ZeroDivisionError: division by zero")
+    assert last["trace"].endswith("ValueError: unexpected")
 
 
 def told(form: str) -> list[str]:
