@@ -126,9 +126,10 @@ class Child:
                 worker=self.instance, traceparent=claim.traceparent,
             )  # fmt: skip
         self._telling = None
-        log.info("job %s attempt %d %s after %.2f s%s", job_id, attempt, outcome.status,
-                 time.monotonic() - began,
-                 f": {outcome.error.code}" if outcome.error else "")  # fmt: skip
+        log.log(logging.DEBUG if outcome.status == "succeeded" else logging.INFO,
+                "job %s attempt %d %s after %.2f s%s", job_id, attempt, outcome.status,
+                time.monotonic() - began,
+                f": {outcome.error.code}" if outcome.error else "")  # fmt: skip
 
     def _end(self, kind: type[Any], job_id: str, attempt: int, error: RunnerError) -> None:
         event = kind(

@@ -11,7 +11,7 @@ import pytest
 from runner.errors import BadRequest
 from runner.manifest import load, manifest_schema
 from runner.scaffold import create
-from runner.testing import check_examples
+from runner.testing import check_examples, run
 
 FILES = ["handlers/new_toy.py", "manifests/new-toy.yaml", "tests/handlers/test_new_toy.py"]
 
@@ -51,6 +51,14 @@ def test_its_manifest_is_sound_and_its_examples_hold(tmp_path):
     assert manifest.handler == "handlers.new_toy:NewToy"
     assert len(manifest.examples) == 2
     assert check_examples(manifest) == []
+
+
+def test_it_says_nothing_of_a_job_that_goes_well(tmp_path):
+    """What succeeds is told with debug only, as by the runner itself."""
+    path = create("quiet-toy", tmp_path)[0]
+    ran = run(path, {"documents": ["a b"]})
+    assert ran.status == "succeeded"
+    assert not [event for event in ran.events if event.kind == "log"]
 
 
 def test_two_services_live_in_one_folder(tmp_path):

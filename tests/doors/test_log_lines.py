@@ -29,6 +29,22 @@ def lines(part: Part) -> list[dict[str, Any]]:
     return [json.loads(line) for line in part.said().splitlines()]
 
 
+# --- how much ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_a_success_is_told_with_debug_only(stage: Stage, level: str) -> None:
+    """What goes well is many lines; what fails is told at once."""
+    stage.orchestrator()
+    part = stage.worker("rejects", LOG_LEVEL=level)
+    stage.ready("rejects")
+    good = stage.run("rejects", {"text": "level"})["id"]
+    bad = stage.run("rejects", {"text": "abc"})["id"]
+    stage.until(lambda: f"job {bad} attempt 1 failed after" in part.said(), 10)
+    assert (f"job {good} attempt 1 succeeded after" in part.said()) == (level == "debug")
+    assert (good in part.said()) == (level == "debug")
+
+
 # --- for machines --------------------------------------------------------------------------------
 
 
