@@ -177,7 +177,7 @@ def test_redis_comes_back_with_what_it_had(stack: Stack) -> None:
         inside = ("docker", "exec", "-i", stack.containers("redis")[0], "redis-cli")
         return ran(*inside, "--user", "admin", *words, said=said)
 
-    asked(said="MULTI\nSET nlp:probe here\nEXEC\n")
+    asked(said="MULTI\nSET nlp:probe here\nSET nlp:other here\nEXEC\n")
     stack("restart", "redis")
     assert asked("GET", "nlp:probe").strip() == "here"
     assert "NOPERM" not in ran("docker", "logs", stack.containers("redis")[0])
