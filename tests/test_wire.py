@@ -248,7 +248,7 @@ async def test_erasing_leaves_nothing_to_read(
     worker.publish(said(events.Log, level="info", message="secret"))
     worker.publish(said(events.Step, step="run", status="running", progress={"percent": 1.0}))
     await loaded.erase(JOB)
-    assert raw.hkeys(worker.keys.job(JOB)) == [b"attempt", b"starts:1", b"cancel"]
+    assert raw.hkeys(worker.keys.job(JOB)) == [b"attempt", b"sealer", b"starts:1", b"cancel"]
     assert raw.exists(worker.keys.live(JOB)) == 0
     assert worker.renew(JOB, 1, "w1") == (True, "erasure")
     assert 0 < raw.ttl(worker.keys.job(JOB)) <= wire.LIVE_TTL
