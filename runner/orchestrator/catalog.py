@@ -172,9 +172,13 @@ class Catalog:
         self.strangers = [m for name in sorted(unknown) for m in by_service[name]]
         if _shape(before) != _shape(self._entries):
             self.version += 1
-        members = (member for its in by_service.values() for member in its)
-        await self._registry.tell((m.instance, m.quarantined) for m in members if m.quarantined)
         return fresh
+
+    async def tell(self) -> None:
+        """Say to the quarantined why they are; to be said again after every look."""
+        members = (m for entry in self._entries.values() for m in entry.members)
+        judged = ((m.instance, m.quarantined) for m in [*members, *self.strangers])
+        await self._registry.tell([(one, why) for one, why in judged if why])
 
     async def _learn(self, instance: Instance) -> Manifest | None:
         """Fetch a manifest that is not known yet; a bad one is remembered by its fault."""

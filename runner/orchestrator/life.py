@@ -204,6 +204,7 @@ class Orchestrator:
                 self.dispatcher.poke()
                 for manifest in fresh:
                     await self._save(manifest)
+                await self.catalog.tell()
                 told = False
             except (redis.RedisError, OSError) as error:
                 if not told:
