@@ -57,8 +57,9 @@ class OrchestratorWire:
         key = self.keys.job(job_id)
         sealed = self._seal.of(*work(job_id, attempt, digest, packed_input))
         pipe = self.redis.pipeline(transaction=True)
-        laid = {"attempt": attempt, "input": packed_input, "seal": sealed, "traceparent": trace}
-        pipe.hset(key, mapping={**laid, "sealer": self._seal.fingerprint})
+        pipe.hset(key, mapping={"attempt": attempt, "input": packed_input, "seal": sealed,
+                                "sealer": self._seal.fingerprint,
+                                "traceparent": trace})  # fmt: skip
         pipe.hdel(key, "done", "progress")
         pipe.expire(key, JOB_TTL)
         await pipe.execute()
