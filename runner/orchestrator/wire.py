@@ -206,8 +206,8 @@ def _claimed(event: events.Event | None) -> str:
     if event is None:
         return ""
     worker = f", worker {event.worker:.200}" if isinstance(event, events.Started) else ""
-    return (f"; it says it is of job {event.job:.64}, service {event.service:.64}, attempt "
-            f"{min(event.attempt, 10**9)}{worker}")  # fmt: skip
+    whose = f"job {event.job:.64}, service {event.service:.64}, attempt {event.attempt}"
+    return f"; it says it is of {whose}{worker}"
 
 
 def _event(body: bytes) -> events.Event | None:
