@@ -1,10 +1,10 @@
 """The shared registry: workers announce their manifest in Redis, and orchestrators list the living.
 
 Keys under the deployment's namespace: `instance:{service}:{instance}` says who is alive and expires
-by itself (dead means absent), and the same with `:verdict` tells that worker why an orchestrator
-sends it nothing, while one does not; `manifest:{digest}` holds each announced manifest once;
-`instances` names the instance keys, so that listing never scans the whole of Redis; the `registry`
-channel tells of every change at once.
+by itself (dead means absent), and the same with `:verdict:{its start}` tells that worker why an
+orchestrator sends it nothing, while one does not; `manifest:{digest}` holds each announced manifest
+once; `instances` names the instance keys, so that listing never scans the whole of Redis; the
+`registry` channel tells of every change at once.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ class Announcer:
         self.instance = instance
         self.verdict: str | None = None
         self._key = f"{namespace}:instance:{instance.service}:{instance.instance}"
+        self._verdict = _verdict(self._key, instance)
 
     def announce(self, **changes: Any) -> None:
         """Renew the key, with what changed; a change of state is told to everyone at once."""
@@ -124,7 +125,7 @@ class Announcer:
         if not known or before.state != self.instance.state:
             self._redis.publish(f"{self._namespace}:registry", self._key)
         try:
-            verdict: Any = self._redis.getrange(f"{self._key}:verdict", 0, MAX_VERDICT)
+            verdict: Any = self._redis.getrange(self._verdict, 0, MAX_VERDICT)
         except redis.ResponseError:  # what stands there is not even a text
             verdict = b""
         self.verdict = verdict.decode("utf-8", "replace") or None
@@ -132,7 +133,7 @@ class Announcer:
     def withdraw(self) -> None:
         """Say that this worker is gone."""
         pipe = self._redis.pipeline(transaction=False)
-        pipe.delete(self._key, f"{self._key}:verdict")
+        pipe.delete(self._key, self._verdict)
         pipe.srem(f"{self._namespace}:instances", self._key)
         pipe.publish(f"{self._namespace}:registry", self._key)
         pipe.execute()
@@ -166,7 +167,8 @@ class Registry:
         """Say to workers why they are sent nothing; it holds while it is said again and again."""
         pipe = self._redis.pipeline(transaction=False)
         for instance, reason in verdicts:
-            pipe.set(f"{self._key(instance)}:verdict", reason[:MAX_VERDICT], ex=ALIVE)
+            key = _verdict(self._key(instance), instance)
+            pipe.set(key, reason[:MAX_VERDICT], ex=ALIVE)
         await pipe.execute()
 
     def _key(self, instance: Instance) -> str:
@@ -192,6 +194,11 @@ class Registry:
                 problems=[Problem("", "digest", "the manifest is not the one its digest names")]
             )
         return manifest
+
+
+def _verdict(key: str, instance: Instance) -> str:
+    # With its start: in a container that was started anew, the next worker has the same name.
+    return f"{key}:verdict:{int(instance.started_at)}"
 
 
 def _instance(record: bytes | str | None) -> Instance | None:

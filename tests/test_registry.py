@@ -94,7 +94,7 @@ async def test_a_worker_hears_why_it_is_sent_nothing(
 ) -> None:
     """It hears the reason while an orchestrator says it, and is listed as before; whatever else
     stands there hurts nobody."""
-    key = f"{namespace}:instance:echo:echo@host-1:verdict"
+    key = f"{namespace}:instance:echo:echo@host-1:verdict:1000000"
     announcer.announce(state="ready")
     assert announcer.verdict is None
     await registry.tell([(announcer.instance, "It is late. é" * 1000)])
@@ -104,6 +104,9 @@ async def test_a_worker_hears_why_it_is_sent_nothing(
     assert len(announcer.verdict) <= 1001
     assert 0 < raw.ttl(key) <= ALIVE
     assert await registry.living() == [announcer.instance]
+    anew = Announcer(raw, namespace, MANIFEST, an_instance(started_at=1_000_001.0))
+    anew.announce()
+    assert anew.verdict is None
     raw.delete(key)
     raw.lpush(key, "no text")
     announcer.announce()
