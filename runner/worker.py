@@ -98,6 +98,7 @@ class _Parent:
                 slots=post.concurrency, host=socket.gethostname(), pid=os.getpid(),
                 started_at=self._born, alias=post.alias, info=post.info,
                 languages=post.languages, queue_name=post.queue_name,
+                seal=post.seal.fingerprint,
             ),
         )  # fmt: skip
         self._wire = wire.WorkerWire(self._redis, post.namespace, manifest.digest, post.seal)
@@ -116,6 +117,7 @@ class _Parent:
                 namespace=self.post.namespace,
                 service=self.manifest.name,
                 digest=self.manifest.digest,
+                seal=self.post.seal.fingerprint,
                 instance=self.name,
                 concurrency=self.post.concurrency,
                 startup=limits.startup,
@@ -174,11 +176,25 @@ class _Parent:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _announce(self, **changes: Any) -> None:
-        pulse.beat(str(changes.get("state", self._announcer.instance.state)))
+        before = self._announcer.verdict
+        self._beat(changes.get("state", self._announcer.instance.state))
         try:
             self._announcer.announce(**changes)
         except redis.RedisError as error:
             log.warning("the registry does not answer: %s", error)
+        verdict = self._announcer.verdict
+        if verdict == before:
+            return
+        self._beat(self._announcer.instance.state)
+        if verdict:
+            log.warning("%s is quarantined and sent no jobs: %s", self.name, verdict)
+        else:
+            log.info("%s is in quarantine no more", self.name)
+
+    def _beat(self, state: str) -> None:
+        """Give the pulse; who is sent nothing does not serve, unless it leaves or has failed."""
+        shut_out = self._announcer.verdict and state in ("starting", "ready")
+        pulse.beat("quarantined" if shut_out else state)
 
     def _withdraw(self) -> None:
         """Leave the registry; a worker that failed leaves its reason there to be read."""
