@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ from runner import embedded
 from runner import manifest as manifests
 from runner.broker import queue_name
 from runner.orchestrator.store import Store
+from runner.seal import Seal
 
 SERVICE = "bench-echo"
 SLOTS = 2
@@ -207,7 +209,8 @@ async def _probe(it: Platform, burst: Burst) -> None:
 async def _watch(it: Platform, burst: Burst, over: asyncio.Event) -> None:
     """Look into Redis ten times a second."""
     manifest = manifests.load(MANIFEST)
-    queue = f"bench:{queue_name(SERVICE, manifest.digest)}"
+    seal = Seal(os.environ.get("WIRE_SECRET")).fingerprint
+    queue = f"bench:{queue_name(SERVICE, manifest.digest, seal)}"
     while not over.is_set():
         waiting = await asyncio.to_thread(it.redis.llen, queue)
         taken = await asyncio.to_thread(it.redis.hlen, f"bench:{SERVICE}:unacked")

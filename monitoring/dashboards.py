@@ -84,7 +84,7 @@ PLATFORM: tuple[Row, ...] = (
               "stat", 4, limits=SHARE),
         Panel("Oldest waiting job", "The figure to scale by.", "s",
               (("max(service:nlp_queue_oldest_age_seconds:max)", ""),), "stat", 4, limits=AGE),
-        Panel("In quarantine", "Workers that announce what another one says differently.", "short",
+        Panel("In quarantine", "Workers whose manifest or WIRE_SECRET is refused.", "short",
               (("max(nlp_registry_conflicts)", ""),), "stat", 4, limits=SOME),
     )),
     ("Work", (

@@ -54,5 +54,6 @@ def new(name: str, folder: Path) -> None:
     click.echo(
         f"\nNext:\n  nlp-runner check manifests/{name}.yaml --run\n"
         f"  pytest tests/handlers/test_{stem}.py\n"
-        f"  nlp-runner --manifest manifests/{name}.yaml"
+        f"  nlp-runner --manifest manifests/{name}.yaml\n"
+        "  nlp-runner compose   # where the platform runs in containers"
     )

@@ -1,4 +1,4 @@
-"""Job messages through Celery on Redis: one task, one queue per manifest digest, one set of rules.
+"""Job messages through Celery on Redis: one task, one queue per manifest and seal, and its rules.
 
 The reasons stand in docs/architecture.md ("The wire"). A message carries ids, never documents.
 """
@@ -30,21 +30,24 @@ VISIBILITY = 30
 """Seconds after which Redis offers an unacknowledged message to another worker."""
 
 
-def queue_name(service: str, digest: str) -> str:
-    """Return the queue of one manifest: a job only reaches workers that know its very digest."""
-    return f"q:{service}:{digest[:16]}"
+def queue_name(service: str, digest: str, seal: str = "") -> str:
+    """Return the queue of one manifest and one seal, by the fingerprint of that.
+
+    A job only reaches workers that know its very digest and believe who sent it.
+    """
+    return f"q:{service}:{digest[:16]}" + (f":{seal}" if seal else "")
 
 
 class Producer:
     """Puts job messages into queues and says which are still there; calls block up to seconds."""
 
-    def __init__(self, url: str, namespace: str, client: redis.Redis) -> None:
+    def __init__(self, url: str, namespace: str, client: redis.Redis, seal: str = "") -> None:
         self._app = _app(url, namespace, "producer", socket_timeout=2)
         self._app.conf.update(broker_pool_limit=4, broker_pool_acquire_timeout=3)
         # Whoever sends tries again by himself, and must not wait here for a Redis that is down.
         self._app.conf.broker_transport_options["max_retries"] = 0
         self._redis = client
-        self._namespace = namespace
+        self._namespace, self._seal = namespace, seal
 
     def send(self, job_id: str, attempt: int, service: str, digest: str) -> None:
         """Publish one message. A failure means "unknown", never "not sent": the worker's claim
@@ -57,7 +60,7 @@ class Producer:
                 TASK,
                 kwargs={"v": 1, "job": job_id, "attempt": attempt, "service": service},
                 task_id=f"{job_id}.{attempt}",
-                queue=_queue(service, digest),
+                queue=_queue(service, digest, self._seal),
                 retry=False,
                 ignore_result=True,
             )
@@ -66,7 +69,7 @@ class Producer:
 
     def pending(self, service: str, digest: str) -> set[tuple[str, int]]:
         """Return (job, attempt) of every message that waits in the queue or at a worker."""
-        queue = f"{self._namespace}:{queue_name(service, digest)}"
+        queue = f"{self._namespace}:{queue_name(service, digest, self._seal)}"
         pipe = self._redis.pipeline(transaction=False)
         pipe.lrange(queue, 0, -1)
         pipe.hvals(f"{self._namespace}:{service}:unacked")
@@ -77,7 +80,7 @@ class Producer:
 
     def withdraw(self, service: str, digest: str, ids: Collection[tuple[str, int]]) -> None:
         """Take the messages of these (job, attempt) out of a queue, where no worker has them."""
-        queue = f"{self._namespace}:{queue_name(service, digest)}"
+        queue = f"{self._namespace}:{queue_name(service, digest, self._seal)}"
         waiting: list[Any] = self._redis.lrange(queue, 0, -1)
         for raw in waiting:
             message = _job_of(raw)
@@ -95,6 +98,7 @@ def consume(
     namespace: str,
     service: str,
     digest: str,
+    seal: str,
     instance: str,
     concurrency: int,
     startup: float,
@@ -185,8 +189,8 @@ def consume(
     join_logs()
     logging.getLogger("celery.app.trace").addFilter(_without_trace)
     logging.getLogger("celery.worker.consumer.consumer").addFilter(_heard_by(on_trouble))
-    app.amqp.queues.select_add(_queue(service, digest))
-    app.amqp.queues.select([queue_name(service, digest)])
+    app.amqp.queues.select_add(_queue(service, digest, seal))
+    app.amqp.queues.select([queue_name(service, digest, seal)])
     # Celery's warning about root is about pickled messages; only JSON is read here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
@@ -264,8 +268,8 @@ def _app(
     return app
 
 
-def _queue(service: str, digest: str) -> Queue:
-    name = queue_name(service, digest)
+def _queue(service: str, digest: str, seal: str) -> Queue:
+    name = queue_name(service, digest, seal)
     return Queue(name, Exchange(name, type="direct"), routing_key=name)
 
 

@@ -10,8 +10,8 @@ from runner.settings import config_name
 HEAD = """\
 # The whole platform: docker compose up
 # Written by `nlp-runner compose` from manifests/*.yaml; a new service is there after the next one.
-# Every ${VARIABLE:-default} can be set in .env or in the environment: docs/deploy.md. Works with
-# docker-compose 1.29 and with Compose v2.
+# Every ${VARIABLE:-default} can be set in .env or in the environment: docs/deploy.md. What else you
+# change belongs into docker-compose.override.yml. Works with docker-compose 1.29 and Compose v2.
 
 x-hardened: &hardened
   restart: unless-stopped
@@ -66,8 +66,9 @@ services:
     mem_limit: ${REDIS_MEMORY:-1g}
     command: [sh, -c, 'echo "$$CONFIG" > /tmp/redis.conf && exec redis-server /tmp/redis.conf']
     environment:
-      REDISCLI_AUTH: ${BROKER_PASS:-change-me}
-      # Each part has a user of its own, who may do what docs/deploy.md says, and no more.
+      REDISCLI_AUTH: ${REDIS_PASSWORD:-change-me}
+      # Each part has a user of its own, who may do what docs/deploy.md says, and no more. The
+      # default user is off, but keeps its rights: Redis reads its append-only file in that name.
       CONFIG: |
         bind *
         protected-mode no
@@ -75,12 +76,12 @@ services:
         appendonly yes
         maxmemory ${REDIS_MAXMEMORY:-700mb}
         maxmemory-policy noeviction
-        user default off
+        user default off resetpass ~* &* +@all
 @users@
     volumes: [redis:/data]
     networks: [inside]
     healthcheck:
-      test: ["CMD-SHELL", "redis-cli --user orchestrator ping | grep -q PONG"]
+      test: ["CMD-SHELL", "redis-cli --user admin ping | grep -q PONG"]
       interval: 5s
       timeout: 5s
       retries: 20
@@ -95,6 +96,7 @@ services:
     depends_on:
       postgres: {condition: service_healthy}
       redis: {condition: service_healthy}
+    scale: ${ORCHESTRATORS:-1}
     # On this machine only; a proxy that ends TLS, or HOST_ADDRESS=0.0.0.0 with AUTH=on, opens it.
     ports: ["${HOST_ADDRESS:-127.0.0.1}:${PORT:-8000}:8000"]
     mem_limit: ${ORCHESTRATOR_MEMORY:-1g}
@@ -121,6 +123,7 @@ SERVICE = """
       args: {<<: *build, SERVICE: @name@@arguments@}
     depends_on:
       redis: {condition: service_healthy}
+    scale: ${@NAME@_WORKERS:-1}
     mem_limit: ${@NAME@_MEMORY:-2g}
     networks: [inside]
     environment:
@@ -195,10 +198,13 @@ WORKERS = ("SERVICE_NAME", "MODEL_INFO", "QUEUE_NAME", "LANGUAGE")
 
 def compose_file(manifests: Sequence[Manifest]) -> str:
     """Return the text of docker-compose.yml for these services."""
-    users = [_user("orchestrator", "BROKER_PASS", ORCHESTRATOR)]
+    users = [
+        _user("admin", "REDIS_PASSWORD", "~* &* +@all"),
+        _user("orchestrator", "BROKER_PASS", f"resetchannels {ORCHESTRATOR}"),
+    ]
     for manifest in manifests:
         secret = config_name(manifest.name, "broker_pass")
-        users.append(_user(f"worker-{manifest.name}", secret, WORKER.format(name=manifest.name)))
+        users.append(_user(f"worker-{manifest.name}", secret, worker_rules(manifest)))
     types = sorted({manifest.type.upper() for manifest in manifests})
     defaults = (f"{kind}_DEFAULT" for kind in types)
     # The language of a desktop is in LANGUAGE, too: here it has the name that LinTO gave it.
@@ -206,6 +212,11 @@ def compose_file(manifests: Sequence[Manifest]) -> str:
                           ("LANGUAGE", "APP_LANG")])  # fmt: skip
     head = HEAD.replace("@users@", "\n".join(users)).replace("@orchestrator@", settings)
     return head + "".join(map(_service, manifests)) + TAIL
+
+
+def worker_rules(manifest: Manifest) -> str:
+    """Return what a worker's user of Redis may do."""
+    return f"resetchannels {WORKER.format(name=manifest.name)}"
 
 
 def _service(manifest: Manifest) -> str:
@@ -228,7 +239,7 @@ def _settings(names: Iterable[tuple[str, str]]) -> str:
 def _user(name: str, secret: str, rules: str) -> str:
     """Return the line of a Redis user; its keys stand under the namespace."""
     rules = rules.replace("nlp:", "${NAMESPACE:-nlp}:")
-    return f'        user {name} on ">${{{secret}:-change-me}}" resetchannels {rules}'
+    return f'        user {name} on ">${{{secret}:-change-me}}" {rules}'
 
 
 def _arguments(manifest: Manifest) -> str:

@@ -11,6 +11,13 @@ import httpx
 from runner import compose, image, kubernetes, pulse, source
 from runner.command import INVALID, all_files, flags, load_all, settings_of
 from runner.errors import Unavailable
+from runner.settings import config_name
+
+NEW = """
+{name} is new. Choose {secret} in .env, and start it: docker compose up -d --build
+Where nothing may restart, make its user of Redis, and start it alone:
+  docker compose exec redis redis-cli --user admin ACL SETUSER worker-{name} on '>PASSWORD' {rules}
+  docker compose up -d --build --no-deps {name}"""
 
 FILES = click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 
@@ -31,7 +38,8 @@ def compose_(files: tuple[Path, ...], output: Path, check: bool) -> None:
 
     Without FILES it takes manifests/*.yaml.
     """
-    text = compose.compose_file(load_all(files or all_files()))
+    manifests = load_all(files or all_files())
+    text = compose.compose_file(manifests)
     if str(output) == "-":
         click.echo(text, nl=False)
     elif check:
@@ -41,8 +49,15 @@ def compose_(files: tuple[Path, ...], output: Path, check: bool) -> None:
             )
             raise SystemExit(INVALID)
     else:
+        before = output.read_text("utf-8") if output.is_file() else text
         output.write_text(text, "utf-8")
         click.echo(f"{output} written.")
+        for manifest in manifests:
+            if f"\n  {manifest.name}:\n" not in before:
+                click.echo(NEW.format(
+                    name=manifest.name, secret=config_name(manifest.name, "broker_pass"),
+                    rules=compose.worker_rules(manifest),
+                ))  # fmt: skip
 
 
 @click.command(name="image")

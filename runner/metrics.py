@@ -82,6 +82,10 @@ class Metrics:
             "nlp_webhook_deliveries", "Tries to deliver a webhook.", ("outcome",),
             registry=self._registry,
         )  # fmt: skip
+        self._dropped = Counter(
+            "nlp_results_dropped", "Words of workers that were not believed.", ("reason",),
+            registry=self._registry,
+        )  # fmt: skip
         self._input_bytes = Histogram(
             "nlp_input_bytes", "Size of a job's input.", ("service",),
             registry=self._registry, buckets=SIZES,
@@ -160,6 +164,10 @@ class Metrics:
     def webhook(self, outcome: str) -> None:
         """Count a try to deliver a webhook: `delivered`, `retried` or `failed`."""
         self._of(self._webhooks, outcome).inc()
+
+    def dropped(self, reason: str) -> None:
+        """Count a result that was not taken in: `unsealed` or `unreadable`."""
+        self._of(self._dropped, reason).inc()
 
     def loaded(self, service: str, seconds: float) -> None:
         """Say how long this process took to load its handler."""

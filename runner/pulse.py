@@ -18,7 +18,7 @@ FRESH = 20.0
 def beat(state: str, folder: Path | None = None) -> None:
     """Write down that this process lives, and how it is; a full or closed disk is no reason to die.
 
-    `state` is the one of the registry: starting, ready, draining or unhealthy.
+    `state` is the one of the registry: starting, ready, draining, unhealthy or quarantined.
     """
     path = _folder(folder) / f"nlp-runner-{os.getpid()}.pulse"
     with contextlib.suppress(OSError):

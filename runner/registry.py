@@ -1,13 +1,15 @@
 """The shared registry: workers announce their manifest in Redis, and orchestrators list the living.
 
 Keys under the deployment's namespace: `instance:{service}:{instance}` says who is alive and expires
-by itself (dead means absent); `manifest:{digest}` holds each announced manifest once; `instances`
-names the instance keys, so that listing never scans the whole of Redis; the `registry` channel
-tells of every change at once.
+by itself (dead means absent), and the same with `:verdict:{its start}` tells that worker why an
+orchestrator sends it nothing, while one does not; `manifest:{digest}` holds each announced manifest
+once; `instances` names the instance keys, so that listing never scans the whole of Redis; the
+`registry` channel tells of every change at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,6 +30,7 @@ ALIVE = 15
 MANIFEST_TTL = 24 * 3600
 MAX_RECORD = 64 * 1024
 MAX_MANIFEST = 512 * 1024
+MAX_VERDICT = 1000
 STATES = ("starting", "ready", "draining", "unhealthy")
 
 
@@ -35,8 +38,9 @@ STATES = ("starting", "ready", "draining", "unhealthy")
 class Instance:
     """What one worker says about itself; times are seconds since the epoch.
 
-    The last four are what its operator tells LinTO's clients: a second name, a sentence, languages
-    and a name of the queue. Empty, the manifest says it.
+    The four after `warnings` are what its operator tells LinTO's clients: a second name, a
+    sentence, languages and a name of the queue. Empty, the manifest says it. `seal` is the
+    fingerprint of its secret.
     """
 
     instance: str
@@ -56,6 +60,7 @@ class Instance:
     info: str = ""
     languages: tuple[str, ...] = ()
     queue_name: str = ""
+    seal: str = ""
 
 
 _SENTENCE = {"type": "string", "maxLength": 500}
@@ -84,13 +89,17 @@ _RECORD = Schema(
             "info": _SENTENCE,
             "languages": {"type": "array", "maxItems": 50, "items": _TAG},
             "queue_name": {"type": "string", "maxLength": 100, "pattern": "^[A-Za-z0-9._-]*$"},
+            "seal": {"type": "string", "pattern": "^([0-9a-f]{16})?$"},
         },
     }
 )
 
 
 class Announcer:
-    """Keeps one worker's key alive; every call blocks for at most a few seconds."""
+    """Keeps one worker's key alive; every call blocks for at most a few seconds.
+
+    `verdict` is why an orchestrator sends this worker nothing, as it stood at the last call.
+    """
 
     def __init__(
         self, client: redis.Redis, namespace: str, manifest: Manifest, instance: Instance
@@ -98,7 +107,9 @@ class Announcer:
         self._redis, self._namespace = client, namespace
         self._manifest = manifest
         self.instance = instance
+        self.verdict: str | None = None
         self._key = f"{namespace}:instance:{instance.service}:{instance.instance}"
+        self._verdict = _verdict(self._key, instance)
 
     def announce(self, **changes: Any) -> None:
         """Renew the key, with what changed; a change of state is told to everyone at once."""
@@ -113,11 +124,16 @@ class Announcer:
         pipe.execute()
         if not known or before.state != self.instance.state:
             self._redis.publish(f"{self._namespace}:registry", self._key)
+        try:
+            verdict: Any = self._redis.getrange(self._verdict, 0, MAX_VERDICT)
+        except redis.ResponseError:  # what stands there is not even a text
+            verdict = b""
+        self.verdict = verdict.decode("utf-8", "replace") or None
 
     def withdraw(self) -> None:
         """Say that this worker is gone."""
         pipe = self._redis.pipeline(transaction=False)
-        pipe.delete(self._key)
+        pipe.delete(self._key, self._verdict)
         pipe.srem(f"{self._namespace}:instances", self._key)
         pipe.publish(f"{self._namespace}:registry", self._key)
         pipe.execute()
@@ -147,6 +163,14 @@ class Registry:
         found = {key: _instance(record) for key, record in records.items()}
         return [it for key, it in found.items() if it and key == self._key(it).encode()]
 
+    async def tell(self, verdicts: Iterable[tuple[Instance, str]]) -> None:
+        """Say to workers why they are sent nothing; it holds while it is said again and again."""
+        pipe = self._redis.pipeline(transaction=False)
+        for instance, reason in verdicts:
+            key = _verdict(self._key(instance), instance)
+            pipe.set(key, reason[:MAX_VERDICT], ex=ALIVE)
+        await pipe.execute()
+
     def _key(self, instance: Instance) -> str:
         return f"{self._namespace}:instance:{instance.service}:{instance.instance}"
 
@@ -170,6 +194,11 @@ class Registry:
                 problems=[Problem("", "digest", "the manifest is not the one its digest names")]
             )
         return manifest
+
+
+def _verdict(key: str, instance: Instance) -> str:
+    # With its start: in a container that was started anew, the next worker has the same name.
+    return f"{key}:verdict:{int(instance.started_at)}"
 
 
 def _instance(record: bytes | str | None) -> Instance | None:

@@ -2,8 +2,8 @@
 
 Every key stands under one namespace:
 
-- `job:{id}` hash: `attempt`, `input` (compressed JSON), its `seal`, `traceparent`, `cancel`,
-  `done`, `starts:{attempt}`, `progress`.
+- `job:{id}` hash: `attempt`, `input` (compressed JSON), its `seal`, the `sealer`'s
+  fingerprint, `traceparent`, `cancel`, `done`, `starts:{attempt}`, `progress`.
 - `lease:{id}`: who works on it; expires by itself when the worker stops renewing it.
 - `live:{id}` stream: what a person who follows the job sees; capped, with a time to live.
 - `results` stream: what changes the job's state, read by the orchestrators as one consumer group
@@ -89,7 +89,9 @@ class WorkerWire:
     def claim(self, job_id: str, attempt: int, instance: str) -> Claim:
         """Ask to be the only one who works on this attempt, and take its input."""
         keys = [self.keys.job(job_id), self.keys.lease(job_id)]
-        verdict, *rest = self._claim(keys=keys, args=[attempt, instance, LEASE, MAX_STARTS])
+        verdict, *rest = self._claim(
+            keys=keys, args=[attempt, instance, LEASE, MAX_STARTS, self._seal.fingerprint]
+        )
         if verdict != b"go":
             return Claim(verdict.decode(), actor=rest[0].decode() if rest else "")
         packed, seal, trace = rest

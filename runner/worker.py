@@ -17,12 +17,7 @@ import redis
 
 from runner import broker, connection, events, memory, pulse, wire
 from runner.child import Child
-from runner.errors import (
-    Interrupted,
-    RunnerError,
-    TimedOut,
-    WorkerLost,
-)
+from runner.errors import Interrupted, RunnerError, TimedOut, WorkerLost
 from runner.handler import MAX_WARNINGS
 from runner.language import ANY
 from runner.manifest import Manifest
@@ -116,6 +111,7 @@ class _Parent:
                 slots=post.concurrency, host=socket.gethostname(), pid=os.getpid(),
                 started_at=self._born, alias=post.alias, info=post.info,
                 languages=post.languages, queue_name=post.queue_name,
+                seal=post.seal.fingerprint,
             ),
         )  # fmt: skip
         self._wire = wire.WorkerWire(self._redis, post.namespace, manifest.digest, post.seal)
@@ -134,6 +130,7 @@ class _Parent:
                 namespace=self.post.namespace,
                 service=self.manifest.name,
                 digest=self.manifest.digest,
+                seal=self.post.seal.fingerprint,
                 instance=self.name,
                 concurrency=self.post.concurrency,
                 startup=limits.startup,
@@ -241,7 +238,8 @@ class _Parent:
 
         A Redis that is lost later leaves the pulse as it is: a new container would not find it.
         """
-        pulse.beat(self._announcer.instance.state)
+        before = self._announcer.verdict
+        self._beat(self._announcer.instance.state)
         try:
             self._announcer.announce(**changes)
         except redis.RedisError as error:
@@ -252,9 +250,19 @@ class _Parent:
                 self._voice.well()
             self._silent = False
         if not self._silent or self._announcer.instance.state != "ready":
-            pulse.beat(self._announcer.instance.state)
+            self._beat(self._announcer.instance.state)
         self._told = time.monotonic()
+        verdict = self._announcer.verdict
+        if verdict and verdict != before:
+            log.warning("%s is quarantined and sent no jobs: %s", self.name, verdict)
+        elif verdict != before:
+            log.info("%s is in quarantine no more", self.name)
         return not self._silent
+
+    def _beat(self, state: str) -> None:
+        """Give the pulse; who is sent nothing does not serve, unless it leaves or has failed."""
+        shut_out = self._announcer.verdict and state in ("starting", "ready")
+        pulse.beat("quarantined" if shut_out else state)
 
     def _withdraw(self) -> None:
         """Leave the registry; a worker that failed leaves its reason there to be read."""

@@ -18,11 +18,14 @@ HOUSE = Path(__file__).parents[1]
 SERVICES = [load(path).name for path in sorted((HOUSE / "manifests").glob("*.yaml"))]
 
 
-def ran(*command: str, timeout: float = 600, **variables: str) -> str:
-    """Run a command in the project's folder and return what it prints; it must succeed."""
+def ran(*command: str, timeout: float = 600, said: str = "", **variables: str) -> str:
+    """Run a command in the project's folder, which hears what is `said`, and return what it prints.
+
+    It must succeed.
+    """
     done = subprocess.run(
         command, cwd=HOUSE, env={**os.environ, **variables}, capture_output=True, text=True,
-        timeout=timeout,
+        timeout=timeout, input=said,
     )  # fmt: skip
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout

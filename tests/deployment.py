@@ -24,6 +24,7 @@ from runner.orchestrator.store import Store
 from runner.orchestrator.terms import Terms
 from runner.orchestrator.wire import OrchestratorWire
 from runner.registry import Announcer, Instance, Registry
+from runner.seal import OPEN, Seal
 from runner.wire import WorkerWire
 
 
@@ -53,11 +54,14 @@ class Hand:
     def __init__(self, deployment: Deployment, manifest: Manifest, slots: int, name: str) -> None:
         self.manifest, self.name = manifest, name
         self._redis = deployment.redis
-        self._wire = WorkerWire(deployment.redis, deployment.namespace)
-        self._queue = f"{deployment.namespace}:{queue_name(manifest.name, manifest.digest)}"
+        seal = deployment.seal
+        self._wire = WorkerWire(deployment.redis, deployment.namespace, manifest.digest, seal)
+        queue = queue_name(manifest.name, manifest.digest, seal.fingerprint)
+        self._queue = f"{deployment.namespace}:{queue}"
         self.announcer = Announcer(
             deployment.redis, deployment.namespace, manifest,
-            Instance(name, manifest.name, manifest.version, manifest.digest, "starting", slots),
+            Instance(name, manifest.name, manifest.version, manifest.digest, "starting", slots,
+                     seal=seal.fingerprint),
         )  # fmt: skip
 
     def messages(self) -> list[tuple[str, int]]:
@@ -130,16 +134,18 @@ class Deployment:
     """One orchestrator's dispatcher with all it needs, and a clock that can be put forward."""
 
     def __init__(
-        self, redis_url: str, namespace: str, database_url: str, retention: float | None = None
-    ) -> None:
-        self.namespace = namespace
+        self, redis_url: str, namespace: str, database_url: str, retention: float | None = None,
+        seal: Seal = OPEN,
+    ) -> None:  # fmt: skip
+        self.namespace, self.seal = namespace, seal
         self.ahead = 0.0
         self.redis = redis.Redis.from_url(redis_url)
         self._redis = connection.connect_async(redis_url, "test")
         self.store = Store(database_url, now=self.now, chance=lambda: 0.5)
-        self.catalog = Catalog(Registry(self._redis, namespace))
-        self.wire = OrchestratorWire(self._redis, namespace)
-        self.producer = Producer(redis_url, namespace, connection.connect(redis_url, "test"))
+        self.catalog = Catalog(Registry(self._redis, namespace), seal.fingerprint)
+        self.wire = OrchestratorWire(self._redis, namespace, seal)
+        client = connection.connect(redis_url, "test")
+        self.producer = Producer(redis_url, namespace, client, seal.fingerprint)
         self.finished: list[Job] = []
         self.dispatcher = Dispatcher(
             self.store, self.wire, self.producer, self.catalog,

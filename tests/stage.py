@@ -23,8 +23,11 @@ from runner import embedded
 from runner import manifest as manifests
 from runner.broker import queue_name
 from runner.manifest import Manifest
+from runner.seal import Seal
 
 GALLERY = Path(__file__).parent / "gallery"
+SECRET = "the secret of the stage"
+SEAL = Seal(SECRET).fingerprint
 TERMINAL = ("succeeded", "failed", "canceled")
 
 TRACEBACK = "Traceback (most recent call last):"
@@ -152,7 +155,7 @@ class Stage:
             **os.environ,
             "SERVICES_BROKER": self.redis_url,
             "NAMESPACE": self.namespace,
-            "WIRE_SECRET": "the secret of the stage",
+            "WIRE_SECRET": SECRET,
             "DATABASE_URL": self.database,
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
@@ -296,7 +299,7 @@ class Stage:
 
     def messages(self, manifest: Manifest) -> int:
         """Return how many messages wait in the queue of a manifest."""
-        queue = queue_name(manifest.name, manifest.digest)
+        queue = queue_name(manifest.name, manifest.digest, SEAL)
         return int(self.redis.llen(f"{self.namespace}:{queue}"))
 
 

@@ -52,6 +52,21 @@ def test_one_send_is_one_message(producer: Producer, raw: redis.Redis, namespace
     assert message["headers"]["task"] == "runner.run"
 
 
+def test_who_has_another_seal_has_another_queue(
+    producer: Producer, raw: redis.Redis, namespace: str, redis_url: str
+) -> None:
+    """Workers of another seal, or of none, are sent nothing; each sender sees its own queue."""
+    sealing = Producer(redis_url, namespace, raw, "0123456789abcdef")
+    sealing.send("job-1", 1, "echo", DIGEST)
+    assert raw.llen(queue(namespace)) == 0
+    assert raw.llen(f"{queue(namespace)}:0123456789abcdef") == 1
+    assert producer.pending("echo", DIGEST) == set()
+    assert sealing.pending("echo", DIGEST) == {("job-1", 1)}
+    sealing.withdraw("echo", DIGEST, {("job-1", 1)})
+    assert sealing.pending("echo", DIGEST) == set()
+    sealing.close()
+
+
 def test_a_message_holds_ids_and_no_document(
     producer: Producer, raw: redis.Redis, namespace: str
 ) -> None:

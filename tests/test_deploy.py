@@ -66,7 +66,7 @@ def test_each_part_is_a_redis_user_of_its_own(composed: dict[str, Any]) -> None:
     users = re.findall(r"^user (\S+) (\S+)", config, re.M)
     assert users[0] == ("default", "off")
     assert [name for name, state in users[1:] if state == "on"] == [
-        "orchestrator", *(f"worker-{name}" for name in NAMES),
+        "admin", "orchestrator", *(f"worker-{name}" for name in NAMES),
     ]  # fmt: skip
     page = (HOUSE / "docs" / "deploy.md").read_text("utf-8")
     assert ORCHESTRATOR in page
@@ -82,13 +82,18 @@ def test_the_command_writes_prints_and_checks(tmp_path: Path, monkeypatch: Any) 
     manifest = str(HOUSE / "manifests" / "ner.yaml")
     run = CliRunner().invoke
     assert run(cli, ["compose", "--check", manifest]).exit_code == 3
-    assert run(cli, ["compose", manifest]).exit_code == 0
+    first = run(cli, ["compose", manifest])
+    assert (first.exit_code, first.output) == (0, "docker-compose.yml written.\n")
     assert run(cli, ["compose", "--check", manifest]).exit_code == 0
     printed = run(cli, ["compose", "-o", "-", manifest])
     assert printed.output == (tmp_path / "docker-compose.yml").read_text("utf-8")
     assert "worker-ner" in printed.output
     assert "topic-modeling" not in printed.output
     assert not re.search("@[a-zA-Z]+@", printed.output), "a place that was not filled in"
+    more = run(cli, ["compose", manifest, str(HOUSE / "manifests" / "topic-modeling.yaml")])
+    assert "topic-modeling is new. Choose TOPIC_MODELING_BROKER_PASS" in more.output
+    assert f"on '>PASSWORD' resetchannels {WORKER.format(name='topic-modeling')}" in more.output
+    assert "ner is new" not in more.output
 
 
 def test_every_setting_of_a_part_can_be_set_from_outside(composed: dict[str, Any]) -> None:

@@ -164,7 +164,7 @@ def test_every_service_says_how_it_runs(name: str) -> None:
         assert said[first + 1 : first + 3] == [
             f"docker build -f Dockerfile.base --build-arg SERVICE={service} "
             f"-t nlp-runner/{service} .",
-            f"docker run -p 8000:8000 nlp-runner/{service}",
+            f"docker run -p 127.0.0.1:8000:8000 nlp-runner/{service}",
         ]
 
 

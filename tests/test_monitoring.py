@@ -108,6 +108,7 @@ def scraped() -> str:
     )  # fmt: skip
     metrics.retried("echo", "transient")
     metrics.webhook("delivered")
+    metrics.dropped("unsealed")
     metrics.http("GET", "/", 200, 0.1)
     return metrics.render()[0].decode()
 

@@ -74,7 +74,7 @@ async def test_what_an_operator_and_a_handler_say_is_announced(
     """Warnings, a second name, a sentence, languages and a queue's name survive the journey."""
     instance = an_instance(
         warnings=("é" * 500,) * 20, alias="kw_fr", info="i" * 500, languages=("fr", "en-US"),
-        queue_name="kw.fr-1",
+        queue_name="kw.fr-1", seal="0123456789abcdef",
     )  # fmt: skip
     Announcer(raw, namespace, MANIFEST, instance).announce()
     assert await registry.living() == [instance]
@@ -84,9 +84,38 @@ async def test_a_record_without_them_is_sound(
     registry: Registry, raw: redis.Redis, namespace: str
 ) -> None:
     """A worker of an older version says nothing about warnings and names, and is listed."""
-    new = ("warnings", "alias", "info", "languages", "queue_name")
+    new = ("warnings", "alias", "info", "languages", "queue_name", "seal")
     put(raw, namespace, {key: value for key, value in SOUND.items() if key not in new})
     assert await registry.living() == [an_instance()]
+
+
+async def test_a_worker_hears_why_it_is_sent_nothing(
+    registry: Registry, announcer: Announcer, raw: redis.Redis, namespace: str
+) -> None:
+    """It hears the reason while an orchestrator says it, and is listed as before; whatever else
+    stands there hurts nobody."""
+    key = f"{namespace}:instance:echo:echo@host-1:verdict:1000000"
+    announcer.announce(state="ready")
+    assert announcer.verdict is None
+    await registry.tell([(announcer.instance, "It is late. é" * 1000)])
+    announcer.announce()
+    assert announcer.verdict is not None
+    assert announcer.verdict.startswith("It is late. é")
+    assert len(announcer.verdict) <= 1001
+    assert 0 < raw.ttl(key) <= ALIVE
+    assert await registry.living() == [announcer.instance]
+    anew = Announcer(raw, namespace, MANIFEST, an_instance(started_at=1_000_001.0))
+    anew.announce()
+    assert anew.verdict is None
+    raw.delete(key)
+    raw.lpush(key, "no text")
+    announcer.announce()
+    assert announcer.verdict is None
+    raw.set(key, b"\xff")
+    announcer.announce()
+    assert announcer.verdict == "\ufffd"
+    announcer.withdraw()
+    assert not raw.exists(key)
 
 
 async def test_who_leaves_is_gone_at_once(
@@ -247,6 +276,8 @@ HOSTILE: dict[str, Any] = {
     "a language that is none": {**SOUND, "languages": ["<b>"]},
     "too many languages": {**SOUND, "languages": ["en"] * 51},
     "a queue that is none": {**SOUND, "queue_name": "q\n"},
+    "a seal that is none": {**SOUND, "seal": "s3cret"},
+    "a seal and more": {**SOUND, "seal": "0123456789abcdef\n"},
     "somebody else": {**SOUND, "instance": "echo@host-2"},
 }
 

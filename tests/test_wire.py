@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -248,7 +249,7 @@ async def test_erasing_leaves_nothing_to_read(
     worker.publish(said(events.Log, level="info", message="secret"))
     worker.publish(said(events.Step, step="run", status="running", progress={"percent": 1.0}))
     await loaded.erase(JOB)
-    assert raw.hkeys(worker.keys.job(JOB)) == [b"attempt", b"starts:1", b"cancel"]
+    assert raw.hkeys(worker.keys.job(JOB)) == [b"attempt", b"sealer", b"starts:1", b"cancel"]
     assert raw.exists(worker.keys.live(JOB)) == 0
     assert worker.renew(JOB, 1, "w1") == (True, "erasure")
     assert 0 < raw.ttl(worker.keys.job(JOB)) <= wire.LIVE_TTL
@@ -588,12 +589,38 @@ async def test_a_forged_result_is_dropped(
     sealing: OrchestratorWire, raw: redis.Redis, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What claims to be a result and has not our seal is acknowledged and nothing else."""
-    WorkerWire(raw, namespace, "d1", Seal("other")).publish(said(events.Started, worker="w1"))
+    dropped: list[str] = []
+    sealing._on_dropped = dropped.append
+    WorkerWire(raw, namespace, "d1", Seal("other")).publish(said(events.Started, worker="w" * 999))
     raw.xadd(sealing.keys.results, {"event": b"{}", "output": b"", "seal": b"\xff"})
     results = await sealing.results("c1", block=0.1)
     assert [result.event for result in results] == [None, None]
-    assert "WIRE_SECRET" in caplog.text
+    assert dropped == ["unsealed", "unsealed"]
+    told, untold = caplog.messages
+    assert f"it says it is of job {JOB}, service echo, attempt 1, worker {'w' * 200};" in told
+    assert untold == "a result without our seal was dropped; is WIRE_SECRET the same everywhere?"
     assert "s3cret" not in caplog.text
+
+
+async def test_who_has_another_seal_keeps_the_job_from_nobody(
+    sealing: OrchestratorWire, raw: redis.Redis, namespace: str
+) -> None:
+    """It gets neither the input nor the lease, and counts as no start."""
+    await sealing.load(JOB, 1, "d1", pack({"text": "x"}))
+    for seal in (Seal("other"), Seal(None)):
+        assert WorkerWire(raw, namespace, "d1", seal).claim(JOB, 1, "w1") == Claim("forged")
+    assert not raw.exists(sealing.keys.lease(JOB))
+    assert b"starts:1" not in raw.hkeys(sealing.keys.job(JOB))
+    worker = WorkerWire(raw, namespace, "d1", Seal("s3cret"))
+    assert worker.claim(JOB, 1, "w2") == Claim("go", {"text": "x"})
+
+
+def test_a_fingerprint_tells_secrets_apart_and_says_none() -> None:
+    """The same secret has the same one, another has another, and no secret has none."""
+    ours = Seal("s3cret").fingerprint
+    assert re.fullmatch("[0-9a-f]{16}", ours)
+    assert ours == Seal("s3cret").fingerprint != Seal("other").fingerprint
+    assert Seal(None).fingerprint == Seal("").fingerprint == ""
 
 
 def test_no_two_lists_of_parts_have_one_seal() -> None:

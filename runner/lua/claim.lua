@@ -1,6 +1,9 @@
--- Let one worker begin an attempt. KEYS: job, lease. ARGV: attempt, instance, lease seconds, most starts.
+-- Let one worker begin an attempt. KEYS: job, lease.
+-- ARGV: attempt, instance, lease seconds, most starts, fingerprint of the worker's seal.
 local attempt = redis.call('HGET', KEYS[1], 'attempt')
 if attempt ~= ARGV[1] then return {'drop'} end
+-- Before the lease: whoever has another seal must not keep the job from those who have the right one.
+if (redis.call('HGET', KEYS[1], 'sealer') or '') ~= ARGV[5] then return {'forged'} end
 if redis.call('HEXISTS', KEYS[1], 'done') == 1 then return {'drop'} end
 local actor = redis.call('HGET', KEYS[1], 'cancel')
 if actor then return {'canceled', actor} end

@@ -73,10 +73,14 @@ class Entry:
 
 
 class Catalog:
-    """What the orchestrator knows of the services; `refresh` brings it up to date."""
+    """What the orchestrator knows of the services; `refresh` brings it up to date.
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    `seal` is the fingerprint of the orchestrator's secret: a worker with another one would neither
+    believe its jobs nor be believed.
+    """
+
+    def __init__(self, registry: Registry, seal: str = "") -> None:
+        self._registry, self._seal = registry, seal
         self._manifests: dict[str, Manifest | str] = {}
         self._entries: dict[str, Entry] = {}
         self._slots: dict[str, int] = {}
@@ -170,6 +174,12 @@ class Catalog:
             self.version += 1
         return fresh
 
+    async def tell(self) -> None:
+        """Say to the quarantined why they are; to be said again after every look."""
+        members = (m for entry in self._entries.values() for m in entry.members)
+        judged = ((m.instance, m.quarantined) for m in [*members, *self.strangers])
+        await self._registry.tell([(one, why) for one, why in judged if why])
+
     async def _learn(self, instance: Instance) -> Manifest | None:
         """Fetch a manifest that is not known yet; a bad one is remembered by its fault."""
         known = self._manifests.get(instance.digest)
@@ -189,7 +199,9 @@ class Catalog:
         return manifest
 
     def _judge(self, living: list[Instance]) -> list[Member]:
-        """Quarantine those who announce a bad manifest, or another one under a version in use."""
+        """Quarantine those who announce a bad manifest, or another one under a version in use,
+        and those with another seal.
+        """
         holders: dict[tuple[str, str], str] = {}
         for instance in sorted(living, key=lambda i: (i.started_at, i.instance)):
             key = (instance.service, instance.version)
@@ -212,7 +224,7 @@ class Catalog:
                 f"it announces {instance.service} {instance.version} with the manifest of "
                 f"{manifest.name} {manifest.version}"
             )
-        return None
+        return _unsealed(instance.seal, self._seal)
 
     def _compose(self, by_service: dict[str, list[Member]], now: float) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}
@@ -235,6 +247,17 @@ class Catalog:
         manifests = [self._manifests[m.instance.digest] for m in usable or sound]
         known = [manifest for manifest in manifests if isinstance(manifest, Manifest)]
         return max(known, key=lambda m: _order(m.version), default=None)
+
+
+def _unsealed(its: str, ours: str) -> str | None:
+    """Say whether what a worker seals is not believed here, or the other way round."""
+    if its == ours:
+        return None
+    if not its:
+        return "It has no WIRE_SECRET, and this orchestrator has one."
+    if not ours:
+        return "It has a WIRE_SECRET, and this orchestrator has none."
+    return "It has another WIRE_SECRET than this orchestrator."
 
 
 def _conflict(instance: Instance, holders: dict[tuple[str, str], str]) -> str | None:

@@ -108,9 +108,11 @@ class Orchestrator:
         blocking = connection.connect(home.broker_url, "orchestrator-producer", timeout=2)
         self.redis = connection.connect_async(home.broker_url, "orchestrator")
         registry = Registry(self.redis, home.namespace)
-        self.catalog, self.registry_channel = Catalog(registry), registry.channel
-        producer = Producer(home.broker_url, home.namespace, blocking)
-        self.wire = OrchestratorWire(self.redis, home.namespace, Seal(home.wire_secret))
+        seal = Seal(home.wire_secret)
+        self.catalog = Catalog(registry, seal.fingerprint)
+        self.registry_channel = registry.channel
+        producer = Producer(home.broker_url, home.namespace, blocking, seal.fingerprint)
+        self.wire = OrchestratorWire(self.redis, home.namespace, seal, self.metrics.dropped)
         self.dispatcher = Dispatcher(
             self.store, self.wire, producer, self.catalog, on_finished=self._count,
             retention=home.retention, on_changed=self._hear,
@@ -202,6 +204,7 @@ class Orchestrator:
                 self.dispatcher.poke()
                 for manifest in fresh:
                     await self._save(manifest)
+                await self.catalog.tell()
                 told = False
             except (redis.RedisError, OSError) as error:
                 if not told:

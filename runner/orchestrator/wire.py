@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +36,16 @@ class Result:
 
 
 class OrchestratorWire:
-    """The orchestrator's end of the wire, for its event loop."""
+    """The orchestrator's end of the wire, for its event loop.
 
-    def __init__(self, client: redis.asyncio.Redis, namespace: str, seal: Seal = OPEN) -> None:
-        self.redis, self._seal = client, seal
+    `on_dropped` hears why a result was dropped: `unsealed` or `unreadable`.
+    """
+
+    def __init__(
+        self, client: redis.asyncio.Redis, namespace: str, seal: Seal = OPEN,
+        on_dropped: Callable[[str], None] = lambda reason: None,
+    ) -> None:  # fmt: skip
+        self.redis, self._seal, self._on_dropped = client, seal, on_dropped
         self.keys = Keys(namespace)
         self._cancel = client.register_script(script("cancel"))
         self._dismiss = client.register_script(script("dismiss"))
@@ -52,6 +58,7 @@ class OrchestratorWire:
         sealed = self._seal.of(*work(job_id, attempt, digest, packed_input))
         pipe = self.redis.pipeline(transaction=True)
         pipe.hset(key, mapping={"attempt": attempt, "input": packed_input, "seal": sealed,
+                                "sealer": self._seal.fingerprint,
                                 "traceparent": trace})  # fmt: skip
         pipe.hdel(key, "done", "progress")
         pipe.expire(key, JOB_TTL)
@@ -131,9 +138,15 @@ class OrchestratorWire:
     def _result(self, entry: bytes, fields: dict[bytes, bytes]) -> Result:
         body, output = fields.get(b"event", b""), fields.get(b"output", b"")
         if not self._seal.holds(fields.get(b"seal"), b"result", body, output):
-            log.error("a result without our seal was dropped; is WIRE_SECRET the same everywhere?")
+            self._on_dropped("unsealed")
+            log.error(
+                "a result without our seal was dropped%s; is WIRE_SECRET the same everywhere?",
+                _claimed(_event(body)),
+            )
             return Result(entry, None, None)
         event = _event(body)
+        if event is None:
+            self._on_dropped("unreadable")
         return Result(entry, event, output if event and output else None)
 
     async def acknowledge(self, entries: list[bytes]) -> None:
@@ -186,6 +199,15 @@ class OrchestratorWire:
 
 def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
     return [entry for _, entries in answer or () for entry in entries]
+
+
+def _claimed(event: events.Event | None) -> str:
+    """Say whose an event says it is; whoever wrote it may have written anything, at any length."""
+    if event is None:
+        return ""
+    worker = f", worker {event.worker:.200}" if isinstance(event, events.Started) else ""
+    whose = f"job {event.job:.64}, service {event.service:.64}, attempt {event.attempt}"
+    return f"; it says it is of {whose}{worker}"
 
 
 def _event(body: bytes) -> events.Event | None:

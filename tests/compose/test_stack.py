@@ -170,6 +170,19 @@ def test_a_server_restarts(stack: Stack, until: Callable[..., Any], server: str)
     all_succeed(load, until)
 
 
+def test_redis_comes_back_with_what_it_had(stack: Stack) -> None:
+    """What was written in a transaction is read back from the append-only file."""
+
+    def asked(*words: str, said: str = "") -> str:
+        inside = ("docker", "exec", "-i", stack.containers("redis")[0], "redis-cli")
+        return ran(*inside, "--user", "admin", *words, said=said)
+
+    asked(said="MULTI\nSET nlp:probe here\nSET nlp:other here\nEXEC\n")
+    stack("restart", "redis")
+    assert asked("GET", "nlp:probe").strip() == "here"
+    assert "NOPERM" not in ran("docker", "logs", stack.containers("redis")[0])
+
+
 def test_a_server_is_killed(stack: Stack, until: Callable[..., Any]) -> None:
     """Redis and PostgreSQL crash at once and are started again; every accepted job succeeds."""
     with Load(stack, "keyword-extraction").on() as load:

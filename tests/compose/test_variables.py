@@ -30,7 +30,7 @@ def stack(
     said = tmp_path_factory.mktemp("said") / ".env"
     said.write_text("RETENTION=3d\nKEYWORD_EXTRACTION_CONCURRENCY=2\nNAMESPACE=overridden\n")
     with brought_up(
-        "--scale", "orchestrator=2", *PARTS, ports=2, said=said,
+        *PARTS, ports=2, said=said, ORCHESTRATORS="2", REDIS_PASSWORD=SECRET + "3",
         AUTH="on", NAMESPACE="elsewhere", POSTGRES_PASSWORD="elsewhere", WIRE_SECRET=SECRET,
         BROKER_PASS=SECRET, KEYWORD_EXTRACTION_BROKER_PASS=SECRET + "2",
         KEYWORD_EXTRACTION_LANGUAGE="fr", LOG_FORMAT="console",
@@ -122,7 +122,7 @@ def test_the_image_of_the_orchestrator_sends_traces(
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     with collector(gateway) as (port, bodies):
         stack.variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{gateway}:{port}"
-        stack("up", "-d", "--no-deps", "--scale", "orchestrator=2", "orchestrator")
+        stack("up", "-d", "--no-deps", "orchestrator")
         until(lambda: stack.healthy("orchestrator"), 60, "the orchestrators' health")
         caller = key(stack, "ada", "submit")
         answer = httpx.post(

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from stage import Part, Stage, gallery
+from stage import SEAL, Part, Stage, gallery
 
 from runner.broker import VISIBILITY, Producer, queue_name
 from runner.connection import connect
@@ -200,7 +200,7 @@ def test_a_handler_without_memory_fails_alone(stage: Stage) -> None:
 def test_a_forged_message_runs_nothing_and_stops_nobody(stage: Stage) -> None:
     """Messages of jobs, tasks and forms that are none of ours are thrown away one by one."""
     manifest = gallery("memory")
-    queue = queue_name("memory", manifest.digest)
+    queue = queue_name("memory", manifest.digest, SEAL)
     client = connect(stage.redis_url, "forger")
     producer = Producer(stage.redis_url, stage.namespace, client)
     producer.send("forged", 1, "memory", "0" * 64)

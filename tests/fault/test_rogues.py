@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from stage import Stage, gallery
+from stage import SEAL, Stage, gallery
 
 from runner.manifest import digest_of
 
@@ -63,7 +63,7 @@ def announce(stage: Stage, document: Any, *, name: str = "", raw: bytes = b"") -
     record = {
         "instance": f"rogue-{name}", "service": name, "version": version, "digest": digest,
         "state": "ready", "slots": 5, "host": SCRIPT, "pid": 1, "started_at": time.time(),
-        "warnings": [SCRIPT],
+        "warnings": [SCRIPT], "seal": SEAL,  # which whoever reads Redis can say after a worker
     }  # fmt: skip
     key = f"{stage.namespace}:instance:{name}:rogue-{name}"
     stage.redis.set(f"{stage.namespace}:manifest:{digest}", body, ex=600)

@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 from openapi_spec_validator import validate
 from psycopg2.extensions import parse_dsn
-from stage import TERMINAL, Stage, gallery, problem, read_sse
+from stage import SEAL, TERMINAL, Stage, gallery, problem, read_sse
 
 from runner.manifest import digest_of
 
@@ -732,6 +732,7 @@ def test_a_hostile_registry_harms_nobody(stage: Stage) -> None:
         record = {
             "instance": f"{name}@1", "service": name, "version": "1.0.0", "digest": digest,
             "state": "ready", "slots": 1, "started_at": 0, "error": script,
+            "seal": SEAL,
         }  # fmt: skip
         stage.redis.set(f"{prefix}manifest:{digest}", json.dumps(document), ex=60)
         stage.redis.set(f"{prefix}instance:{name}:{name}@1", json.dumps(record), ex=60)

@@ -17,6 +17,7 @@ from runner import connection, errors
 from runner.manifest import Manifest, digest_of, from_document
 from runner.orchestrator.catalog import REMEMBERED, Catalog
 from runner.registry import Announcer, Instance, Registry
+from runner.seal import Seal
 
 pytestmark = pytest.mark.anyio
 numbers = itertools.count(1)
@@ -306,6 +307,48 @@ async def test_nobody_takes_a_version_with_a_bad_manifest(town: Town) -> None:
     town.worker(honest)
     await town.look()
     assert town.catalog.slots(honest.digest) == 2
+
+
+OURS, OTHER = Seal("s3cret").fingerprint, Seal("other").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("ours", "its", "reason"),
+    [
+        (OURS, "", "It has no WIRE_SECRET, and this orchestrator has one."),
+        (OURS, OTHER, "It has another WIRE_SECRET than this orchestrator."),
+        ("", OTHER, "It has a WIRE_SECRET, and this orchestrator has none."),
+    ],
+)
+async def test_who_has_another_seal_gets_no_job(
+    town: Town, ours: str, its: str, reason: str
+) -> None:
+    """It counts no slot, takes no version from the others, and hears why; alone it is a stranger
+    and makes no service available."""
+    manifest = from_document(a_document())
+    town.catalog = Catalog(Registry(town.looker, town.namespace), ours)
+    wrong = town.worker(manifest, slots=9, started_at=1, seal=its)
+    assert wrong.verdict is None
+    await town.look()
+    (stranger,) = town.catalog.strangers
+    assert stranger.quarantined == reason
+    await town.catalog.tell()
+    wrong.announce()
+    assert wrong.verdict == reason
+    other = from_document(a_document(summary="Another."))
+    right = town.worker(other, slots=2, started_at=2, seal=ours)
+    await town.look()
+    assert town.catalog.serving("echo") == other
+    assert town.quarantined() == {wrong.instance.instance: reason}
+    assert (town.catalog.slots(manifest.digest), town.catalog.slots(other.digest)) == (0, 2)
+    assert town.catalog.conflicts == 1
+    await town.catalog.tell()
+    right.announce()
+    assert right.verdict is None
+    right.withdraw()
+    await town.look()
+    with pytest.raises(errors.NoWorker, match="WIRE_SECRET"):
+        town.catalog.serving("echo")
 
 
 async def test_a_manifest_that_comes_late_is_learned(town: Town) -> None:

@@ -16,6 +16,7 @@ from runner import errors, events, payload
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.repair import Repair
 from runner.orchestrator.wire import GROUP, OrchestratorWire, Result
+from runner.seal import Seal
 from runner.wire import LEASE
 
 pytestmark = pytest.mark.anyio
@@ -177,6 +178,37 @@ async def test_a_redis_that_forgot_everything_loses_no_job(deployment: Deploymen
         hand.succeed(hand.start())
     for job in jobs:
         assert (await deployment.status(job.id, "succeeded")).attempt == 1
+
+
+async def test_another_secret_loses_no_job(
+    deployment: Deployment, redis_url: str, namespace: str, database_url: str
+) -> None:
+    """An orchestrator that comes back with another WIRE_SECRET sends what waited to those who have
+    it too; who still has the old one neither gets it nor keeps it from them."""
+    manifest = a_manifest()
+    old = await deployment.hand(manifest)
+    jobs = [await deployment.submit(manifest) for _ in range(3)]
+    first, second, _ = await deployment.message(old, 3)
+    await deployment.pause()
+    after = Deployment(redis_url, namespace, database_url, seal=Seal("new"))
+    await after.open()
+    try:
+        await after.look()
+        assert after.catalog.slots(manifest.digest) == 0
+        assert old.start() == first  # it was sealed with the old one, as will be what it says
+        old.succeed(first, {"by": "old"})
+        new = await after.hand(manifest, name="hand@2")
+        await after.repair(looks=3)
+        await after.message(new, 3)
+        assert old.take() == second
+        assert old.claim(second).verdict == "forged"
+        for _ in jobs:
+            new.succeed(new.start(), {"by": "new"})
+        for job in jobs:
+            done = await after.status(job.id, "succeeded")
+            assert (done.attempt, await after.store.output(job.id)) == (1, {"by": "new"})
+    finally:
+        await after.close()
 
 
 async def test_a_silent_worker_loses_its_job(deployment: Deployment) -> None:
