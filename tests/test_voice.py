@@ -22,7 +22,8 @@ def test_what_lasts_is_said_ever_more_rarely(caplog: pytest.LogCaptureFixture) -
     assert times == [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]
     voice.say("It refuses us.")
     assert caplog.messages[-1] == "It refuses us."
-    for now in (500, 501, 502):
+    for later in (500, 501, 502):
+        now = later
         voice.say("It is down.")
     assert len(caplog.messages) == len(times) + 1 + 2
 
