@@ -206,7 +206,8 @@ class Orchestrator:
             async with asyncio.timeout(LEAVING):
                 await self.wire.dismiss(idle=0, consumer=self.dispatcher.consumer)
         except (redis.RedisError, OSError) as error:
-            log.warning("could not leave the readers of results; others will see to it: %s", error)
+            why = connection.trouble(self.redis, error)
+            log.warning("could not leave the readers of results; others will see to it: %s", why)
 
     async def _remember_services(self) -> None:
         """Take in the manifests of earlier days, so that a service that is down is not unknown."""
@@ -216,7 +217,6 @@ class Orchestrator:
 
     async def _keep_catalog(self) -> None:
         self._changed = asyncio.Event()
-        told = True
         while wanted():
             self._changed.clear()  # before the look: what is told during it leads to another one
             try:
@@ -224,11 +224,9 @@ class Orchestrator:
                 self.dispatcher.poke()
                 for manifest in fresh:
                     await self._save(manifest)
-                told = False
             except (redis.RedisError, OSError) as error:
-                if not told:
-                    log.warning("the registry does not answer: %s", error)
-                told = True
+                why = connection.trouble(self.redis, error)
+                self.dispatcher.voice.say(f"{why} Trying again.")
             except Exception:
                 log.exception("the registry holds what we cannot read")
             with contextlib.suppress(TimeoutError):

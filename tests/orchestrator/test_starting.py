@@ -9,9 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import redis
 from stage import Stage, problem
 
 from runner import command
@@ -104,6 +106,29 @@ def test_what_never_passes_ends_it(
         part = stage.orchestrator()
         assert part.wait(30) == 4
         assert "newer" in part.said()
+        stage.sound()
+
+
+def test_a_refused_redis_is_said_in_one_voice(
+    redis_url: str, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """A wrong password at Redis: one sentence with the settings, at a bounded pace, and the same
+    in `/readyz`; the password itself is nowhere."""
+    with redis.Redis.from_url(redis_url) as admin, Stage(redis_url, tmp_path, until) as stage:
+        admin.acl_setuser("orchestrator", enabled=True, passwords=["+right"])
+        place = urlsplit(redis_url)
+        url = f"redis://orchestrator:c4n4ry@{place.hostname}:{place.port}/0"
+        part = stage.orchestrator(SERVICES_BROKER=url)
+        sentence = "Redis refuses user `orchestrator` or its password"
+        until(lambda: part.said().count(sentence) == 4, 30, "it to say so several times")
+        lines = [line for line in part.said().splitlines() if "refuses" in line or "word" in line]
+        assert len(lines) == len({line[9:] for line in lines}) + 3
+        assert lines[0].endswith(f"{sentence} (SERVICES_BROKER, BROKER_PASS). Trying again.")
+        ready = stage.http.get("/readyz")
+        assert ready.status_code == 200
+        assert ready.json()["checks"]["broker"].startswith(sentence)
+        assert "c4n4ry" not in part.said() + ready.text
+        admin.acl_deluser("orchestrator")
         stage.sound()
 
 
