@@ -89,6 +89,7 @@ WING_FLOORS = {
     "jobs": (0, ""),
     "parameters": (1, "starlette"),
     "catalog": (0, ""),
+    "arrivals": (1, ""),
     "keys": (0, ""),
     "session": (0, "peewee playhouse psycopg2"),
     "trouble": (0, "peewee"),

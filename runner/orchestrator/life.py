@@ -21,6 +21,7 @@ from runner.http import Lifetime
 from runner.manifest import Manifest, from_document
 from runner.metrics import Metrics
 from runner.orchestrator import gate, traces
+from runner.orchestrator.arrivals import Arrivals
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.deadlines import Deadlines
 from runner.orchestrator.dispatch import Dispatcher, wanted
@@ -216,11 +217,12 @@ class Orchestrator:
                 self.catalog.remember(from_document(document), seen_at)
 
     async def _keep_catalog(self) -> None:
-        self._changed = asyncio.Event()
+        self._changed, arrivals = asyncio.Event(), Arrivals()
         while wanted():
             self._changed.clear()  # before the look: what is told during it leads to another one
             try:
                 fresh = await self.catalog.refresh(time.time())
+                arrivals.look(self.catalog)
                 self.dispatcher.poke()
                 for manifest in fresh:
                     await self._save(manifest)
