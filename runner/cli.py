@@ -128,7 +128,7 @@ def orchestrator(**flags_given: str | None) -> None:
     """Find the living services, take jobs for them, and answer for every job."""
     from runner import server
     from runner.orchestrator import app
-    from runner.orchestrator.life import Home
+    from runner.orchestrator.home import Home
 
     settings = serving(flags_given)
     logs.configure(settings.log_level, settings.log_format)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -19,6 +22,9 @@ log = logging.getLogger(__name__)
 
 SLOW = 1.0
 """Seconds after which an answered request is worth a line in the log."""
+
+QUIET = 30.0
+"""Seconds for which failures of one kind share a line in the log."""
 
 CLIENT_LEFT = 499
 """The status under which an unanswered request is counted; nobody receives it."""
@@ -46,7 +52,8 @@ Observe = Callable[[str, str, int, float], None]
 class Front:
     """The outermost layer: names every request, guards every answer, counts and logs both.
 
-    It logs what failed (5xx) or was slow. A route that waits on purpose, such as a long poll, says
+    It logs what failed (5xx; `Complaints` bounds the pace) or was slow. A problem document leaves
+    its code in `request.state.code`. A route that waits on purpose, such as a long poll, says
     how long: `request.state.waited = seconds`. A stream counts until it begins, not until it ends.
     Where an exception comes that nobody expected, it answers what `apology` makes of the scope; the
     trace stays in the log.
@@ -61,6 +68,7 @@ class Front:
     ) -> None:
         self.app, self._apology = app, apology
         self._observe, self._clock = observe, clock
+        self._complaints = Complaints()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -88,7 +96,7 @@ class Front:
         except ClientDisconnect:
             pass
         except Exception:
-            log.exception("%s failed (request %s)", _name(scope), request_id)
+            log.exception("%s failed (request %s)", _told(scope), request_id)
             if status:
                 raise
             await self._apology(scope)(scope, receive, guarded_send)
@@ -103,13 +111,44 @@ class Front:
         if self._observe is not None:
             self._observe(scope["method"], _route(scope), status, seconds)
         state = scope["state"]
-        slow = seconds - state.get("waited", 0.0) > SLOW
-        if status >= 500 or slow:
-            level = logging.WARNING if status >= 500 else logging.INFO
-            log.log(
-                level, "%s answered %d in %.3f s (request %s)",
-                _name(scope), status, seconds, state["request_id"],
-            )  # fmt: skip
+        code = state.get("code", "")
+        what = f"{status} {code}" if status >= 500 and code else str(status)
+        line = f"{_told(scope)} answered {what} in {seconds:.3f} s (request {state['request_id']})"
+        if status >= 500:
+            self._complaints.hear((f"{scope['method']} {_route(scope)}", what), line)
+        elif seconds - state.get("waited", 0.0) > SLOW:
+            log.info("%s", line)
+
+
+class Complaints:
+    """Says in the log which requests failed: for each kind one line in `quiet` seconds.
+
+    The first is told at once; the last of those that follow stands for them all, with their number.
+    Kinds must have an end: a route and a code, never a path.
+    """
+
+    def __init__(self, quiet: float = QUIET) -> None:
+        self._quiet = quiet
+        self._more: dict[tuple[str, str], tuple[int, str, Mapping[str, Any]]] = {}
+
+    def hear(self, kind: tuple[str, str], line: str) -> None:
+        """Take in one failure."""
+        about = logs.ABOUT.get()
+        if kind in self._more:
+            self._more[kind] = self._more[kind][0] + 1, line, about
+        else:
+            self._say(kind, line, about)
+
+    def _say(self, kind: tuple[str, str], line: str, about: Mapping[str, Any]) -> None:
+        log.warning("%s", line, extra={"about": about})
+        self._more[kind] = 0, "", {}
+        asyncio.get_running_loop().call_later(self._quiet, self._sum_up, kind)
+
+    def _sum_up(self, kind: tuple[str, str]) -> None:
+        count, line, about = self._more.pop(kind)
+        if count:
+            more = f", and {count - 1} more like it" if count > 1 else ""
+            self._say(kind, line + more, about)
 
 
 def _guard(message: Message, request_id: str) -> bool:
@@ -144,8 +183,9 @@ def _route(scope: Scope) -> str:
     return getattr(route, "path", "") or "unknown"
 
 
-def _name(scope: Scope) -> str:
-    return f"{scope['method']} {_route(scope)}"
+def _told(scope: Scope) -> str:
+    """Return what was asked for, as the log says it: quoted, so that no path forges a line."""
+    return f"{scope['method']} {quote(scope['path'], safe='/:@')[:200]}"
 
 
 def methods_at(request: Request) -> str:

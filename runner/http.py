@@ -114,8 +114,9 @@ def problem_response(
 ) -> Response:
     """Return the failure as an RFC 9457 answer; a 503 always says when to come back."""
     document = error.to_problem(request.scope["path"])
-    request_id = request.scope.get("state", {}).get("request_id")
-    if request_id:
+    state = request.scope.get("state", {})
+    state["code"] = error.code
+    if request_id := state.get("request_id"):
         document["request_id"] = request_id
     headers = {"cache-control": "no-store", **(headers or {})}
     if error.status == 401:

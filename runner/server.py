@@ -52,7 +52,7 @@ def serve(
     it said that it can never work (`Lifetime.fail`).
     """
     with contextlib.closing(listen(host, port)) as listener:
-        log.info("listening on %s", address_of(listener))
+        log.info("listening on %s", place_of(listener))
         if workers > 1:
             arguments = (make, listener, grace, drain, (signal.SIGTERM,))
             patience = grace + drain + 5.0
@@ -94,6 +94,13 @@ def address_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{host}:{port}"
+
+
+def place_of(listener: socket.socket) -> str:
+    """Say who reaches the listener: what a person of this machine opens is not the whole of it."""
+    host, port = listener.getsockname()[:2]
+    url = address_of(listener)
+    return f"port {port} of every interface ({url} here)" if host in ("0.0.0.0", "::") else url
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from runner import http, server
 from runner.errors import Busy, InputInvalid, MalformedJson, Problem
-from runner.front import Front, Observe
+from runner.front import Complaints, Front, Observe
 from runner.stream import StreamEvent
 
 MAX_BODY = 1000
@@ -354,6 +354,36 @@ def test_only_the_slow_and_the_failed_are_logged(
     caplog.set_level(logging.INFO)
     asyncio.run(_through_front(seconds, waited, status))
     assert len(caplog.records) == lines
+
+
+def test_a_failure_is_logged_with_its_path_and_code(caplog: pytest.LogCaptureFixture) -> None:
+    """Who reads the log sees what was asked and why it failed; no path forges a line."""
+    ask("GET", "/busy", headers={"x-request-id": "abc-1"})
+    [line] = caplog.messages
+    assert re.fullmatch(r"GET /busy answered 503 busy in \d\.\d{3} s \(request abc-1\)", line)
+    ask("GET", "/items/a%0Afailed%20")
+    ask("POST", "/broken%0A")
+    assert not any("\n" in line for line in caplog.messages)
+
+
+def test_failures_of_one_kind_share_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    """The first is told at once, the others by their number; another kind has its own lines."""
+
+    async def story() -> None:
+        complaints = Complaints(quiet=0.1)
+        for number in range(98):
+            complaints.hear(("POST /jobs", "503 no_worker"), f"request {number} failed")
+        complaints.hear(("POST /jobs", "503 queue_full"), "the queue is full")
+        assert caplog.messages == ["request 0 failed", "the queue is full"]
+        await asyncio.sleep(0.15)
+        complaints.hear(("POST /jobs", "503 no_worker"), "once more")
+        assert caplog.messages[2:] == ["request 97 failed, and 96 more like it"]
+        await asyncio.sleep(0.25)
+        assert caplog.messages[3:] == ["once more"]
+        complaints.hear(("POST /jobs", "503 no_worker"), "much later")
+        assert caplog.messages[4:] == ["much later"]
+
+    asyncio.run(story())
 
 
 # --- streams -------------------------------------------------------------------------------------

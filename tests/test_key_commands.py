@@ -166,7 +166,7 @@ def test_what_cannot_reach_its_servers_tells_no_secret(
         part = stage.orchestrator(
             LOG_LEVEL="debug", BROKER_PASS="c4n4ry-pass", API_KEY="c4n4ry-key"
         )
-        until(lambda: "trying again" in part.said(), 30, "it to complain")
+        until(lambda: "Trying again." in part.said(), 30, "it to complain")
         with httpx.Client(base_url=f"http://127.0.0.1:{stage.port}", trust_env=False) as http:
             ready = http.get("/readyz").text
         part.stop()

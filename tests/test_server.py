@@ -243,6 +243,19 @@ def test_a_taken_port_is_one_clear_sentence() -> None:
     assert "--port or PORT" in error.value.detail
 
 
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("127.0.0.1", r"http://127\.0\.0\.1:(\d+)"),
+        ("0.0.0.0", r"port (\d+) of every interface \(http://127\.0\.0\.1:\1 here\)"),
+    ],
+)
+def test_where_it_listens_is_said_as_it_is(host: str, said: str) -> None:
+    """Who listens on every interface does not say that only this machine reaches it."""
+    with server.listen(host, 0) as listener:
+        assert re.fullmatch(said, server.place_of(listener))
+
+
 @pytest.mark.parametrize("host", ["203.0.113.7", "no-such-host.invalid"])
 def test_an_address_of_another_machine_is_one_clear_sentence(host: str) -> None:
     """A wrong host names the setting to change."""

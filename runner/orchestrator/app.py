@@ -9,8 +9,9 @@ from starlette.applications import Starlette
 from runner import http
 from runner.orchestrator import bulk, linto, redelivery, retry, routes
 from runner.orchestrator.doors import Door
+from runner.orchestrator.home import Home
 from runner.orchestrator.keys import ADMIN, CANCEL, OPEN, READ, SUBMIT
-from runner.orchestrator.life import Home, Orchestrator
+from runner.orchestrator.life import Orchestrator
 
 
 def create(home: Home) -> Starlette:
@@ -40,7 +41,7 @@ def create(home: Home) -> Starlette:
         on("GET", "/revoke/{id}", linto.revoke, CANCEL),
         on("GET", "/healthcheck", linto.healthcheck, OPEN),
         on("GET", "/list-services", routes.list_linto_services, READ),
-        on("GET", "/livez", routes.livez, OPEN),
+        on("GET", "/livez", routes.livez, OPEN, always=True),
         on("GET", "/readyz", routes.readyz, OPEN),
         on("GET", "/healthz", routes.readyz, OPEN),
         on("GET", "/metrics", routes.get_metrics, READ),

@@ -16,6 +16,7 @@ import redis
 
 from runner import events
 from runner.broker import Producer
+from runner.connection import trouble
 from runner.errors import (
     BrokerUnavailable,
     DeadlineExceeded,
@@ -34,6 +35,7 @@ from runner.orchestrator.resource import ended, job_resource
 from runner.orchestrator.store import Store
 from runner.orchestrator.wire import OrchestratorWire, Result
 from runner.traceparent import of_attempt
+from runner.voice import Voice
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Dispatcher:
         self.producer, self.clock = producer, clock
         self._on_finished, self._on_changed = on_finished, on_changed
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{random.randrange(16**6):06x}"
-        self._work = asyncio.Event()
+        self._work, self.voice = asyncio.Event(), Voice(log)
         self.following = Following(store, wire, catalog, clock)
         self.admission = Admission(
             store, catalog, self.following, clock, self.poke, self.announce, retention
@@ -144,7 +146,9 @@ class Dispatcher:
             try:
                 await turn()
             except (redis.RedisError, StoreUnavailable, BrokerUnavailable, OSError) as error:
-                log.warning("%s: %s; trying again", turn.__name__.strip("_"), error)
+                ours = isinstance(error, StoreUnavailable)
+                why = str(error) if ours else trouble(self.wire.redis, error)
+                self.voice.say(f"{why} Trying again.")
                 await asyncio.sleep(POLL)
             except Exception:
                 log.exception("%s met an error of our own; trying again", turn.__name__.strip("_"))

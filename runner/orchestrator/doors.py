@@ -8,10 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from runner.errors import JobUnknown
+from runner.errors import JobUnknown, StoreUnavailable
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.keys import ADMIN, OPEN, Caller
 from runner.orchestrator.life import Orchestrator
+from runner.orchestrator.trouble import RETRY_AFTER
 
 Endpoint = Callable[[Orchestrator, Request], Awaitable[Response]]
 
@@ -22,15 +23,19 @@ class Door(Route):
     One that declares no `scope` opens to `admin` alone. Where the path has an `{id}`, that is the
     id of a job, and the job must be there for the caller; no endpoint can forget to look.
     `unknown` makes the answer where it is not, if that is another than a problem document.
+    It is closed while the orchestrator waits for its database, unless it is open `always`.
     """
 
     def __init__(
         self, it: Orchestrator, method: str, path: str, endpoint: Endpoint,
         scope: str | None = None, *, unknown: Callable[[JobUnknown], Response] | None = None,
+        always: bool = False,
     ) -> None:  # fmt: skip
         self.scope, self.verbs = scope, (method,)
 
         async def answer(request: Request) -> Response:
+            if it.waits_for is not None and not always:
+                raise StoreUnavailable(f"Still starting: {it.waits_for}", retry_after=RETRY_AFTER)
             caller = await it.gate.admit(request, scope or ADMIN)
             request.state.caller = caller
             try:

@@ -33,6 +33,14 @@ KNOWN = 10_000
 QUIET = 60.0
 """Seconds after which the same refusal is worth another line in the log."""
 
+EVERYWHERE = ("", "0.0.0.0", "::")
+"""The addresses that stand for every interface."""
+
+LOUD = (
+    "NOBODY IS ASKED FOR A KEY: AUTH is off, and {} may send, read and erase every job. Set "
+    "AUTH=on, or keep the port from others."
+)
+
 REMEDY = "Send one as `Authorization: Bearer nlp_…` or as `X-API-Key`."
 
 
@@ -44,12 +52,16 @@ def stance(auth: str, host: str) -> str:
 
 
 def warn(stance: str, host: str) -> None:
-    """Say loudly, in the log, where everybody is let in from other machines."""
-    if stance == OFF and not _is_loopback(host):
-        log.warning(
-            "NOBODY IS ASKED FOR A KEY: AUTH is off, and whoever reaches %s may send, read and "
-            "erase every job. Set AUTH=on, or keep the port from others.", host or "this machine",
-        )  # fmt: skip
+    """Say in the log where everybody is let in, and loudly where that is other machines."""
+    if stance != OFF or _is_loopback(host):
+        return
+    # Every interface is what a container must listen on, and nobody in it can know whether its port
+    # is published on loopback alone, as Compose does. A warning that is wrong there teaches people
+    # to overlook it, so the loud one waits for a request that shows more (`_notice_strangers`).
+    if host in EVERYWHERE:
+        log.info("AUTH is off: no key is asked for, and whoever reaches this port may do all.")
+    else:
+        log.warning("%s", LOUD.format(f"whoever reaches {host}"))
 
 
 def _is_loopback(host: str) -> bool:
@@ -78,13 +90,17 @@ class Gate:
         self._keyring, self.stance, self._clock = keyring, stance, clock
         self._known: OrderedDict[str, tuple[float, Key | None]] = OrderedDict()
         self._refused: dict[str, _Refused] = {}  # by ids of keys that exist, which are bounded
+        self._warned = False
 
     async def admit(self, request: Request, scope: str) -> Caller:
         """Return who sends a request that needs this scope.
 
         Raises `Unauthenticated`, `Forbidden` and `StoreUnavailable`.
         """
-        if scope == OPEN or self.stance == OFF:
+        if scope == OPEN:
+            return ANYBODY
+        if self.stance == OFF:
+            self._notice_strangers(request.headers.get("host", ""))
             return ANYBODY
         if self.stance == LOCAL:
             _refuse_strangers(request.headers)
@@ -93,6 +109,16 @@ class Gate:
         if not caller.may(scope):
             raise Forbidden(f"This needs a key with the scope `{scope}`.", scope=scope)
         return caller
+
+    def _notice_strangers(self, host: str) -> None:
+        """Warn once where a request shows that others reach us: it does not name this machine.
+
+        A bare name (`orchestrator:8000`) is one of a container's network, and shows nothing.
+        """
+        if self._warned or _is_ours(host) or not {".", "["} & set(host):
+            return
+        self._warned = True
+        log.warning("%s", LOUD.format(f"a request came for {host[:60]!r}; whoever sent it"))
 
     async def _caller(self, request: Request) -> Caller:
         text = _sent(request.headers)

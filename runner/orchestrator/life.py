@@ -7,8 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from importlib import metadata
 from typing import Any
 
@@ -22,23 +21,21 @@ from runner.http import Lifetime
 from runner.manifest import Manifest, from_document
 from runner.metrics import Metrics
 from runner.orchestrator import gate, traces
-from runner.orchestrator.callback import Outgoing
+from runner.orchestrator.arrivals import Arrivals
 from runner.orchestrator.catalog import Catalog
 from runner.orchestrator.deadlines import Deadlines
 from runner.orchestrator.dispatch import Dispatcher, wanted
 from runner.orchestrator.figures import Figures
+from runner.orchestrator.home import Home
 from runner.orchestrator.jobs import Job
 from runner.orchestrator.repair import Repair
-from runner.orchestrator.resolution import Policy
 from runner.orchestrator.retention import Retention
 from runner.orchestrator.store import Store
 from runner.orchestrator.webhooks import Deliverer
 from runner.orchestrator.wire import OrchestratorWire
 from runner.registry import Registry
 from runner.seal import Seal
-from runner.settings import Settings
-from runner.targets import Allowed
-from runner.words import kept_seconds
+from runner.voice import Voice
 
 log = logging.getLogger(__name__)
 
@@ -48,38 +45,16 @@ REFRESH = 2.0
 LEAVING = 2.0
 """Seconds that Redis gets to answer when the orchestrator stops."""
 
-STORE_PATIENCE = 30.0
-"""Seconds that the database gets to answer when the orchestrator starts."""
+STORE_PATIENCE = 300.0
+"""Seconds that the database gets to answer when the orchestrator starts. Whoever starts it anew
+then, as containers are, has it read passwords that have changed meanwhile."""
 
+PROMPT = 3.0
+"""Seconds for which the start waits for a database that has not refused yet, so that callers of a
+sound one never meet the 503 of a start."""
 
-@dataclass(frozen=True, slots=True)
-class Home:
-    """Where an orchestrator lives, how long a caller may wait (s), whom LinTO's calls reach, and
-    who is asked for a key. A finished job is kept for `retention` seconds, or for ever.
-    """
-
-    database_url: str
-    broker_url: str
-    namespace: str
-    max_wait: float
-    policy: Policy = field(default_factory=Policy)
-    wire_secret: str | None = field(default=None, repr=False)
-    stance: str = gate.ON
-    outgoing: Outgoing = field(default_factory=Outgoing)
-    retention: float | None = None
-
-    @classmethod
-    def of(cls, settings: Settings, defaults: Mapping[str, str]) -> Home:
-        """Return what the settings say; `defaults` names the default service of each type."""
-        policy = Policy(settings.resolve_policy, defaults, settings.language)
-        stance = gate.stance(settings.auth, settings.host)
-        gate.warn(stance, settings.host)
-        return cls(
-            settings.database_url, settings.broker_url, settings.namespace, settings.max_wait,
-            policy, settings.wire_secret, stance,
-            retention=kept_seconds(settings.retention),
-            outgoing=Outgoing(settings.webhook_secret or (), settings.webhook_allow or Allowed()),
-        )  # fmt: skip
+STORE_PAUSE = 1.0
+"""Seconds between two tries to open the store."""
 
 
 class Orchestrator:
@@ -91,20 +66,69 @@ class Orchestrator:
         self.version = metadata.version("nlp-runner")
         self.scopes: dict[tuple[str, str], str] = {}
         self._openapi: tuple[int, dict[str, Any]] = (-1, {})
+        self.waits_for: str | None = "The database has not answered yet."
+        """Why every door but that of `/livez` is closed still; None once all is connected."""
 
     @contextlib.asynccontextmanager
-    async def live(self, lifetime: Lifetime) -> AsyncIterator[None]:
-        """Connect, keep jobs moving, and leave everything in order."""
-        home = self.home
+    async def live(
+        self, lifetime: Lifetime, patience: float = STORE_PATIENCE
+    ) -> AsyncIterator[None]:
+        """Connect, keep jobs moving, and leave everything in order.
+
+        The server answers nothing before this yields, so it does not wait for a database that
+        refuses: the doors say so meanwhile.
+        """
         self.lifetime = lifetime
-        self.store = Store(home.database_url)
-        self.gate = gate.Gate(self.store.keys, home.stance)
-        try:
-            await _patiently(self.store.open, STORE_PATIENCE)
-        except StoreUnavailable as error:
-            lifetime.fail(error)
+        self.store = Store(self.home.database_url)
+        self.gate = gate.Gate(self.store.keys, self.home.stance)
+        self._settled = asyncio.Event()
+        async with contextlib.AsyncExitStack() as stack:
+            opening = asyncio.create_task(self._open(stack, patience))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._settled.wait(), PROMPT)
             yield
-            return
+            await _end([opening])
+
+    async def _open(self, stack: contextlib.AsyncExitStack, patience: float) -> None:
+        """Wait for the database, then connect all; what is to be left in order goes on the stack.
+
+        Where that can never be, the server is told to stop.
+        """
+        try:
+            await self._patiently(patience)
+            stack.push_async_callback(self.store.close)
+            await stack.enter_async_context(self._working())
+            self.waits_for = None
+        except RunnerError as error:
+            self.lifetime.fail(error)
+        except Exception:
+            log.exception("the orchestrator cannot start")
+            self.lifetime.fail(RunnerError("The orchestrator cannot start; see the log."))
+        finally:
+            self._settled.set()
+
+    async def _patiently(self, patience: float) -> None:
+        """Open the store, and wait for a database that is still starting or refuses."""
+        deadline, voice, waited = time.monotonic() + patience, Voice(log), False
+        while True:
+            try:
+                await self.store.open()
+            except StoreUnavailable as error:
+                if time.monotonic() > deadline:
+                    raise
+                self.waits_for, waited = error.detail, True
+                self._settled.set()
+                voice.say(f"{error.detail} Trying again.")
+                await asyncio.sleep(STORE_PAUSE)
+            else:
+                break
+        if waited:
+            log.info("the database answers now")
+
+    @contextlib.asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
+        """Keep jobs moving on a store that is open."""
+        home = self.home
         blocking = connection.connect(home.broker_url, "orchestrator-producer", timeout=2)
         self.redis = connection.connect_async(home.broker_url, "orchestrator")
         registry = Registry(self.redis, home.namespace)
@@ -139,7 +163,6 @@ class Orchestrator:
         await self.redis.aclose()
         await asyncio.to_thread(producer.close)
         blocking.close()
-        await self.store.close()
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document of what is alive; composed anew when that changes."""
@@ -186,7 +209,8 @@ class Orchestrator:
             async with asyncio.timeout(LEAVING):
                 await self.wire.dismiss(idle=0, consumer=self.dispatcher.consumer)
         except (redis.RedisError, OSError) as error:
-            log.warning("could not leave the readers of results; others will see to it: %s", error)
+            why = connection.trouble(self.redis, error)
+            log.warning("could not leave the readers of results; others will see to it: %s", why)
 
     async def _remember_services(self) -> None:
         """Take in the manifests of earlier days, so that a service that is down is not unknown."""
@@ -195,21 +219,19 @@ class Orchestrator:
                 self.catalog.remember(from_document(document), seen_at)
 
     async def _keep_catalog(self) -> None:
-        self._changed = asyncio.Event()
-        told = True
+        self._changed, arrivals = asyncio.Event(), Arrivals()
         while wanted():
             self._changed.clear()  # before the look: what is told during it leads to another one
             try:
                 fresh = await self.catalog.refresh(time.time())
+                arrivals.look(self.catalog)
                 self.dispatcher.poke()
                 for manifest in fresh:
                     await self._save(manifest)
                 await self.catalog.tell()
-                told = False
             except (redis.RedisError, OSError) as error:
-                if not told:
-                    log.warning("the registry does not answer: %s", error)
-                told = True
+                why = connection.trouble(self.redis, error)
+                self.dispatcher.voice.say(f"{why} Trying again.")
             except Exception:
                 log.exception("the registry holds what we cannot read")
             with contextlib.suppress(TimeoutError):
@@ -264,17 +286,3 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
         for task in waiting:
             task.cancel()
         _, waiting = await asyncio.wait(waiting, timeout=1.0)
-
-
-async def _patiently(open_: Callable[[], Any], patience: float) -> None:
-    """Open the store, and wait for a database that is still starting."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            await open_()
-            return
-        except StoreUnavailable as error:
-            if time.monotonic() > deadline:
-                raise
-            log.warning("%s Trying again.", error.detail)
-            await asyncio.sleep(1.0)

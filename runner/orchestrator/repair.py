@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 
 from runner.errors import Expired, JobFinished, JobUnknown, WorkerLost
 from runner.orchestrator.dispatch import Dispatcher
@@ -79,8 +80,13 @@ class Repair:
         again = missing & self._missing
         self._missing = missing - again
         if again:
-            log.warning("%d messages were lost or stranded; sending them again", len(again))
-            await self._withdraw([job for job in sent if (job.id, job.attempt) in again])
+            lost = [job for job in sent if (job.id, job.attempt) in again]
+            for service, count in sorted(Counter(job.service for job in lost).items()):
+                what, them = ("message", "it") if count == 1 else ("messages", "them")
+                was = "was" if count == 1 else "were"
+                log.warning("%s: %d %s %s lost or stranded; sending %s again",
+                            service, count, what, was, them)  # fmt: skip
+            await self._withdraw(lost)
             await self._dispatcher.release(sorted(again))
 
     async def _withdraw(self, jobs: list[Job]) -> None:

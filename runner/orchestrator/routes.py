@@ -13,7 +13,7 @@ import redis
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runner import http, logs, payload
+from runner import connection, http, logs, payload
 from runner.errors import BadRequest, JobFailed, ResultGone, ResultNotReady, StoreUnavailable
 from runner.http import document_response, json_response
 from runner.orchestrator import callback
@@ -240,7 +240,7 @@ async def readyz(it: Orchestrator, request: Request) -> Response:
     try:
         await asyncio.wait_for(it.redis.ping(), 2)
     except (redis.RedisError, OSError, TimeoutError) as error:
-        checks["broker"] = f"Redis does not answer: {type(error).__name__}"
+        checks["broker"] = connection.trouble(it.redis, error)
     available = sum(entry.available for entry in it.catalog.entries())
     ready = checks["database"] == "ok" and not it.lifetime.stopping.is_set()
     document = {

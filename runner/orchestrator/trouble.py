@@ -27,11 +27,16 @@ TROUBLES = (
     ("55P03", "A row of the database stayed locked for longer than a writer waits."),
     ("57014", "The database took longer over a statement than it may."),
     ("57P", "The database is stopping or starting."),
-    ("28", "The database refuses the user or the password."),
-    ("3D000", "The database server has no database of that name."),
-    ("", "The database cannot be reached, or it broke the connection."),
+    (
+        "28",
+        "The database refuses the user or the password (DATABASE_URL; in Compose "
+        "POSTGRES_PASSWORD, which PostgreSQL takes in only when its volume is new).",
+    ),
+    ("3D000", "The database server has no database of that name (DATABASE_URL)."),
+    ("", "The database cannot be reached, or it broke the connection (DATABASE_URL)."),
 )
-"""Beginnings of SQLite's error names and PostgreSQL's SQLSTATEs, each with its sentence."""
+"""Beginnings of SQLite's error names and PostgreSQL's SQLSTATEs, each with its sentence, which
+names what to change where a setting can be wrong."""
 
 REFUSALS = (
     ("authentication failed", "28P01"),

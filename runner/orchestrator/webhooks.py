@@ -21,6 +21,7 @@ from runner.orchestrator.dispatch import wanted
 from runner.signature import Keys
 from runner.stream import when
 from runner.targets import target_of
+from runner.voice import Voice
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Deliverer:
     ) -> None:
         self._deliveries, self._egress, self._keys = deliveries, egress, keys
         self._agent, self._count, self._clock, self._chance = agent, count, clock, chance
-        self._work = asyncio.Event()
+        self._work, self._voice = asyncio.Event(), Voice(log)
         self._sending: dict[asyncio.Task[None], str] = {}
 
     def poke(self) -> None:
@@ -94,7 +95,7 @@ class Deliverer:
                     try:
                         begun = await self.begin()
                     except StoreUnavailable as error:
-                        log.warning("webhooks wait: %s", error)
+                        self._voice.say(f"{error.detail} Webhooks wait.")
                     except Exception:
                         log.exception("webhooks met an error of our own; trying again")
                 if not begun:

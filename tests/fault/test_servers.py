@@ -159,7 +159,7 @@ def test_a_database_may_go_away(
                 assert int(answer.headers["retry-after"]) >= 1
                 assert "Traceback" not in answer.text
             assert stage.http.get("/livez").status_code == 200
-            until(lambda: "trying again" in stage.parts[0].said(), 20, "the loops to notice")
+            until(lambda: "Trying again." in stage.parts[0].said(), 20, "the loops to notice")
             postgres.start()
             until(lambda: stage.http.get("/readyz").status_code == 200, 20, "the database")
             jobs.append(stage.submit("proves", {"text": "after"})["id"])

@@ -20,6 +20,7 @@ from openapi_spec_validator import validate
 from psycopg2.extensions import parse_dsn
 from stage import SEAL, TERMINAL, Stage, gallery, problem, read_sse
 
+from runner.broker import queue_name
 from runner.manifest import digest_of
 
 WORKERS = ("echo", "slow", "counts_steps", "languages", "fails_in_run", "logs", "transient")
@@ -757,7 +758,7 @@ def test_a_hostile_registry_harms_nobody(stage: Stage) -> None:
     assert stage.http.post(waits["links"]["cancel"]).json()["status"] == "canceled"
     for name in ("evil", "wrong"):
         stage.redis.delete(f"{prefix}instance:{name}:{name}@1")
-    stage.redis.delete(f"{prefix}q:evil:{digest_of(evil)[:16]}")
+    stage.redis.delete(f"{prefix}{queue_name('evil', digest_of(evil), SEAL)}")
 
 
 # --- about itself --------------------------------------------------------------------------------
@@ -796,7 +797,9 @@ def test_ready_means_that_a_promise_can_be_kept(
         answer = stage.http.get("/readyz")
         assert answer.status_code == 200
         assert answer.json()["checks"]["database"] == "ok"
-        assert "Redis does not answer" in answer.json()["checks"]["broker"]
+        said = "Redis at 127.0.0.1:1 does not answer (SERVICES_BROKER)."
+        assert answer.json()["checks"]["broker"] == said
+        until(lambda: f"{said} Trying again." in stage.parts[0].said(), 5, "the log to say so")
         assert answer.json()["warnings"] == ["no service has a living worker"]
         name = parse_dsn(url)["dbname"]
         with contextlib.closing(psycopg2.connect(postgres_databases())) as admin:

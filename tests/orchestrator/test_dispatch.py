@@ -132,9 +132,11 @@ async def _none_left(deployment: Deployment) -> bool:
 # --- what got lost -------------------------------------------------------------------------------
 
 
-async def test_a_lost_message_is_sent_again(deployment: Deployment) -> None:
-    """A message that vanished from Redis is sent again as the same attempt; one that waits or is
-    held by a worker is not."""
+async def test_a_lost_message_is_sent_again(
+    deployment: Deployment, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message that vanished from Redis is sent again as the same attempt, and the log says of
+    which service; one that waits or is held by a worker is not."""
     manifest = a_manifest()
     hand = await deployment.hand(manifest)
     jobs = [await deployment.submit(manifest) for _ in range(3)]
@@ -146,6 +148,7 @@ async def test_a_lost_message_is_sent_again(deployment: Deployment) -> None:
     await deployment.repair(looks=1)
     await deployment.message(hand, 2)
     assert sorted(hand.messages()) == sorted([waiting, lost])
+    assert "hand: 1 message was lost or stranded; sending it again" in caplog.messages
     await deployment.repair(looks=3)
     assert len(hand.messages()) == 2
     hand.succeed(held)
@@ -156,7 +159,9 @@ async def test_a_lost_message_is_sent_again(deployment: Deployment) -> None:
         assert done.attempt == 1
 
 
-async def test_a_redis_that_forgot_everything_loses_no_job(deployment: Deployment) -> None:
+async def test_a_redis_that_forgot_everything_loses_no_job(
+    deployment: Deployment, caplog: pytest.LogCaptureFixture
+) -> None:
     """After Redis has lost all keys, what waited is sent again and what ran still counts."""
     manifest = a_manifest()
     hand = await deployment.hand(manifest)
@@ -170,6 +175,7 @@ async def test_a_redis_that_forgot_everything_loses_no_job(deployment: Deploymen
     await deployment.look()
     hand._wire.renew(*running, hand.name)
     await deployment.repair()
+    assert "hand: 2 messages were lost or stranded; sending them again" in caplog.messages
     assert hand.succeed(running, {"from": "before"})
     done = await deployment.status(running[0], "succeeded")
     assert done.attempt == 1

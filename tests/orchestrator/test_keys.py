@@ -301,16 +301,44 @@ def test_keys_are_asked_for_wherever_others_can_reach(auth: str, host: str, expe
     assert stance(auth, host) == expected
 
 
-@pytest.mark.parametrize(("host", "lines"), [("127.0.0.1", 0), ("0.0.0.0", 1), ("", 1)])
-def test_an_open_door_is_said_loudly(
-    host: str, lines: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("127.0.0.1", []), ("192.0.2.1", ["WARNING NOBODY IS ASKED FOR A KEY"]),
+        ("0.0.0.0", ["INFO AUTH is off: no key is asked for"]),
+        ("", ["INFO AUTH is off: no key is asked for"]),
+    ],
+)  # fmt: skip
+def test_an_open_door_is_said_at_the_start(
+    host: str, said: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`AUTH=off` where other machines reach the port is a warning that nobody overlooks."""
+    """`AUTH=off` on an address of other machines is a warning that nobody overlooks; on every
+    interface, which may be a container's, it is said plainly.
+    """
+    caplog.set_level(logging.INFO)
     gate.warn(OFF, host)
     gate.warn(ON, host)
     gate.warn(LOCAL, host)
-    assert len(caplog.messages) == lines
-    assert all("NOBODY IS ASKED FOR A KEY" in line for line in caplog.messages)
+    lines = [f"{one.levelname} {one.getMessage()}" for one in caplog.records]
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+
+
+async def test_an_open_door_is_said_loudly_once_others_come(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first request for another name or address than this machine's is a warning that nobody
+    overlooks, once; those of this machine and of a container's network are none.
+    """
+    open_gate = Gate(store.keys, OFF, Clock())
+    for host in ("127.0.0.1:8000", "localhost", "[::1]:8000", "orchestrator:8000", ""):
+        assert await open_gate.admit(request(host=host), "read") == ANYBODY
+    assert await open_gate.admit(request(host="nlp.example"), OPEN) == ANYBODY
+    assert caplog.messages == []
+    for host in ("nlp.example", "192.0.2.7:8000", "[2001:db8::1]:8000"):
+        assert await open_gate.admit(request(host=host), "read") == ANYBODY
+    [line] = caplog.messages
+    assert line.startswith("NOBODY IS ASKED FOR A KEY: AUTH is off, and a request came for 'nlp.")
 
 
 @pytest.mark.parametrize(
