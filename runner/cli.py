@@ -84,9 +84,9 @@ def cli(context: click.Context, config: tuple[str, ...], **flags_given: str | No
     logs.configure(settings.log_level, settings.log_format)
     values = config_of(manifest, config)
     if settings.service_mode == "worker":
-        from runner import worker
+        from runner import post, worker
 
-        context.exit(worker.serve(manifest, values, worker.post_of(settings)))
+        context.exit(worker.serve(manifest, values, post.post_of(settings)))
     _serve_http(narrowed(manifest, settings.language), values, settings)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 
@@ -21,18 +22,27 @@ class Voice:
     """
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log, self._clock = log, clock
+        self._log, self._clock, self._lock = log, clock, threading.Lock()
         self._told: dict[str, tuple[float, float]] = {}
 
     def say(self, sentence: str) -> None:
         """Log a warning, unless the same was said a moment ago."""
-        now = self._clock()
-        due, pause = self._told.get(sentence, (-math.inf, FIRST))
-        if now < due:
-            return
-        if now > due + LONGEST:
-            pause = FIRST
-        if sentence not in self._told and len(self._told) >= MOST:
-            self._told.clear()
-        self._told[sentence] = now + pause, min(2 * pause, LONGEST)
+        with self._lock:
+            now = self._clock()
+            due, pause = self._told.get(sentence, (-math.inf, FIRST))
+            if now < due:
+                return
+            if now > due + LONGEST:
+                pause = FIRST
+            if sentence not in self._told and len(self._told) >= MOST:
+                self._told.clear()
+            self._told[sentence] = now + pause, min(2 * pause, LONGEST)
         self._log.warning("%s", sentence)
+
+    def over(self, sentence: str) -> None:
+        """Log that all trouble has passed, if any was told."""
+        with self._lock:
+            told = bool(self._told)
+            self._told.clear()
+        if told:
+            self._log.info("%s", sentence)

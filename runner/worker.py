@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -19,11 +18,10 @@ from runner import broker, connection, events, memory, pulse, wire
 from runner.child import Child
 from runner.errors import Interrupted, RunnerError, TimedOut, WorkerLost
 from runner.handler import MAX_WARNINGS
-from runner.language import ANY
 from runner.manifest import Manifest
+from runner.post import Post
 from runner.registry import BEAT, Announcer, Instance
-from runner.seal import OPEN, Seal
-from runner.settings import Settings
+from runner.voice import Voice
 from runner.watch import GRACE
 
 log = logging.getLogger(__name__)
@@ -39,37 +37,6 @@ PATIENCE = 2.0
 
 STILLBORN = 3
 """So many processes in a row that died before they were ready mean that none will ever be."""
-
-
-@dataclass(frozen=True)
-class Post:
-    """Where a worker works: its Redis, its namespace, how many jobs at a time, how it stops.
-
-    The rest is what it tells LinTO's clients besides its manifest.
-    """
-
-    url: str
-    namespace: str
-    concurrency: int
-    shutdown_grace: float
-    alias: str = ""
-    info: str = ""
-    languages: tuple[str, ...] = ()
-    queue_name: str = ""
-    seal: Seal = OPEN
-    chosen: bool = True
-    """Whether somebody has said which Redis it is."""
-
-
-def post_of(settings: Settings) -> Post:
-    """Return where the settings put a worker."""
-    return Post(
-        settings.broker_url, settings.namespace, settings.concurrency, settings.shutdown_grace,
-        alias=settings.service_name or "", info=settings.model_info or "",
-        languages=() if ANY in settings.language else settings.language,
-        queue_name=settings.queue_name or "", seal=Seal(settings.wire_secret),
-        chosen=settings.origin("SERVICES_BROKER") != "built-in",
-    )  # fmt: skip
 
 
 def serve(manifest: Manifest, config: Mapping[str, Any], post: Post) -> int:
@@ -97,7 +64,7 @@ class _Parent:
         self._stillborn = 0
         self._born = time.time()
         self._redis = connection.connect(post.url, self.name, timeout=5)
-        self._voice = connection.Voice(post.url, chosen=post.chosen)
+        self._voice = Voice(log)
         self._connected = threading.Event()
         self._silent = False  # the registry did not take what was told last
         self._waiting = False  # that we wait for Redis was said
@@ -142,7 +109,7 @@ class _Parent:
                 on_lost=self._lost,
                 on_stopping=self._stopping,
                 on_connected=self._connected.set,
-                on_trouble=self._voice.trouble,
+                on_trouble=self._trouble,
             )
         finally:
             self._over.set()
@@ -233,6 +200,10 @@ class _Parent:
             self._announce(state="unhealthy", error=reason[:4000])
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def _trouble(self, error: BaseException) -> None:
+        why = connection.trouble(self._redis, error, chosen=self.post.chosen)
+        self._voice.say(f"{why} Trying again.")
+
     def _announce(self, **changes: Any) -> bool:
         """Tell the registry, and the pulse, which says ready only where the registry was told.
 
@@ -244,19 +215,17 @@ class _Parent:
             self._announcer.announce(**changes)
         except redis.RedisError as error:
             self._silent = True
-            self._voice.trouble(error)
+            self._trouble(error)
         else:
             if self._silent:
-                self._voice.well()
+                self._voice.over("Redis answers again.")
             self._silent = False
         if not self._silent or self._announcer.instance.state != "ready":
             self._beat(self._announcer.instance.state)
         self._told = time.monotonic()
-        verdict = self._announcer.verdict
-        if verdict and verdict != before:
-            log.warning("%s is quarantined and sent no jobs: %s", self.name, verdict)
-        elif verdict != before:
-            log.info("%s is in quarantine no more", self.name)
+        if (verdict := self._announcer.verdict) != before:
+            said = f"quarantined and sent no jobs: {verdict}" if verdict else "quarantined no more"
+            log.warning("%s is %s", self.name, said)
         return not self._silent
 
     def _beat(self, state: str) -> None:

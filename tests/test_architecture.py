@@ -58,6 +58,7 @@ FLOORS = {
     "webhook_paths": (2, ""),
     "settings": (2, "dotenv"),
     "source": (2, "yaml"),
+    "post": (3, ""),
     "watch": (2, "redis"),
     "manifest": (3, ""),
     "server": (3, "starlette uvicorn"),

@@ -35,3 +35,15 @@ def test_many_sentences_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
         voice.say(f"Trouble {number}.")
     assert len(caplog.messages) == 1000
     assert len(voice._told) < 100
+
+
+def test_what_has_passed_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Its end is told where its trouble was; after that it is told at once again."""
+    caplog.set_level("INFO")
+    voice = Voice(logging.getLogger("test"), clock=lambda: 0.0)
+    voice.over("It is well.")
+    voice.say("It is down.")
+    voice.over("It is well.")
+    voice.over("It is well.")
+    voice.say("It is down.")
+    assert caplog.messages == ["It is down.", "It is well.", "It is down."]

@@ -13,7 +13,7 @@ import redis
 from stage import Part, Stage, problem
 
 from runner import memory, pulse
-from runner.connection import Voice, connect
+from runner.connection import connect, trouble
 from runner.embedded import free_port, running_redis
 from runner.errors import Unavailable
 
@@ -147,12 +147,13 @@ def test_a_worker_without_redis_waits_and_says_so_in_one_voice(
         until(lambda: again in part.said())
         with running_redis(tmp_path / "redis", port, durable=False):
             until(lambda: "echo 1.0.0 is ready after" in part.said(), 40)
-            assert f"Redis at 127.0.0.1:{port} answers again." in part.said()
+            assert "Redis answers again." in part.said()
             until(lambda: health(part) == "ready")
-        until(lambda: part.said().count(again) == 2)
+            before = part.said().count(again)
+        until(lambda: part.said().count(again) > before)
         assert health(part) == "ready"
-        said = [line[9:] for line in part.said().splitlines()]
-        assert len(said) == 5, part.said()
+        said = {line[9:] for line in part.said().splitlines()}
+        assert len(said) == 4, part.said()
         part.stop()
         part.wait()
 
@@ -167,23 +168,15 @@ def test_a_worker_that_is_told_no_redis_says_that(stage: Stage) -> None:
     assert part.wait(5) == 0
 
 
-def test_one_sentence_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever meets a trouble, it is told once, and anew after it was over."""
-    caplog.set_level("INFO")
-    voice = Voice("redis://:secret@redis/0", chosen=False)
-    for error in (TimeoutError("x"), ConnectionError("y"), redis.TimeoutError("z")):
-        voice.trouble(error)
-    voice.trouble(redis.exceptions.NoPermissionError("Command # 1 (SET …) caused error: no SET."))
-    voice.well()
-    voice.well()
-    voice.trouble(OSError())
-    silent = "Redis at redis:6379 does not answer (SERVICES_BROKER is not set). Trying again."
-    assert caplog.messages == [
-        silent,
-        "Redis at redis:6379 refuses a command of user `default`: no SET. Trying again.",
-        "Redis at redis:6379 answers again.",
-        silent,
-    ]
+def test_whoever_meets_a_trouble_has_one_sentence_for_it() -> None:
+    """Silence is silence, however it is met; what a refused command held is not said."""
+    client = redis.Redis.from_url("redis://:secret@redis/0")
+    refused = redis.exceptions.NoPermissionError("Command # 1 (SET …) caused error: no SET.")
+    for error in (TimeoutError("x"), ConnectionError("y"), redis.TimeoutError("z"), OSError()):
+        said = trouble(client, error, chosen=False)
+        assert said == "Redis at redis:6379 does not answer (SERVICES_BROKER is not set)."
+    said = trouble(client, refused)
+    assert said == "Redis at redis:6379 refuses a command of user `default`: no SET."
 
 
 @pytest.mark.parametrize(
@@ -210,7 +203,7 @@ def test_a_refused_worker_says_which_settings_to_look_at(
             part.stop()
             assert part.wait(5) == 0
         assert f"warning: Redis at {place} {said}" in part.said()
-        assert part.said().count("Trying again.") == 1
+        assert len({line[9:] for line in part.said().splitlines() if "again" in line}) == 1
         assert not any(word in part.said() for word in ("hush", "wrong", "right", "consumer:"))
         assert "starting" in health(part) or "sign of life" in health(part)
         admin.close()

@@ -119,7 +119,9 @@ def test_a_refused_redis_is_said_in_one_voice(
         place = urlsplit(redis_url)
         url = f"redis://orchestrator:c4n4ry@{place.hostname}:{place.port}/0"
         part = stage.orchestrator(SERVICES_BROKER=url)
-        sentence = "Redis refuses user `orchestrator` or its password"
+        sentence = (
+            f"Redis at {place.hostname}:{place.port} refuses user `orchestrator` or its password"
+        )
         until(lambda: part.said().count(sentence) == 4, 30, "it to say so several times")
         lines = [line for line in part.said().splitlines() if "refuses" in line or "word" in line]
         assert len(lines) == len({line[9:] for line in lines}) + 3
