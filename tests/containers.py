@@ -31,6 +31,13 @@ def ran(*command: str, timeout: float = 600, said: str = "", **variables: str) -
     return done.stdout
 
 
+def logged(container: str) -> str:
+    """Return all that a container has said so far."""
+    words = ["docker", "logs", container]
+    said = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return said.stdout
+
+
 class Stack:
     """One platform: a Compose project of its own, on ports of its own.
 

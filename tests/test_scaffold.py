@@ -17,8 +17,9 @@ FILES = ["handlers/new_toy.py", "manifests/new-toy.yaml", "tests/handlers/test_n
 
 
 def files(folder: Path) -> list[str]:
-    """Return every file below a folder."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    """Return every file below a folder, without the bytecode that an import leaves."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 def command(*words: str, folder: Path) -> subprocess.CompletedProcess:

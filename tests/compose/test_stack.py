@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import threading
 import uuid
@@ -13,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from containers import SERVICES, Stack, inspected, ran
+from containers import SERVICES, Stack, inspected, logged, ran
 
 from runner.errors import RunnerError
 
@@ -133,10 +134,12 @@ def test_every_container_is_hardened(stack: Stack) -> None:
     assert "@all" not in ran("docker", "top", stack.containers("redis")[0]), "a password for all"
 
 
-def test_the_log_of_a_worker_is_json(stack: Stack) -> None:
+def test_the_log_is_json(stack: Stack) -> None:
     """Each line says when, what and who."""
-    lines = ran("docker", "logs", stack.containers("ner")[0]).splitlines()
-    assert all(line.startswith('{"time": ') for line in lines)
+    for service in ("ner", "orchestrator"):
+        lines = [json.loads(line) for line in logged(stack.containers(service)[0]).splitlines()]
+        assert lines
+        assert all({"time", "level", "message"} <= set(line) for line in lines)
 
 
 # --- scaling and breaking ------------------------------------------------------------------------
@@ -180,7 +183,7 @@ def test_redis_comes_back_with_what_it_had(stack: Stack) -> None:
     asked(said="MULTI\nSET nlp:probe here\nSET nlp:other here\nEXEC\n")
     stack("restart", "redis")
     assert asked("GET", "nlp:probe").strip() == "here"
-    assert "NOPERM" not in ran("docker", "logs", stack.containers("redis")[0])
+    assert "NOPERM" not in logged(stack.containers("redis")[0])
 
 
 def test_a_server_is_killed(stack: Stack, until: Callable[..., Any]) -> None:
@@ -202,6 +205,17 @@ def test_a_worker_stops_in_peace(stack: Stack, until: Callable[..., Any]) -> Non
     until(lambda: stack.slots("topic-modeling") == 0, 5, "that nobody serves it")
     stack("up", "-d", "--no-recreate", "topic-modeling")
     until(lambda: stack.slots("topic-modeling") == 1, 60, "the service again")
+
+
+def test_too_little_memory_is_said(stack: Stack, until: Callable[..., Any]) -> None:
+    """A worker that is killed while it loads says why, and how much its container may use."""
+    stack.variables["NER_MEMORY"] = "100m"
+    stack("up", "-d", "--no-deps", "ner")
+    said = "out of memory? This container may use 100 MB"
+    until(lambda: any(said in logged(one) for one in stack.containers("ner")), 60, "the reason")
+    del stack.variables["NER_MEMORY"]
+    stack("up", "-d", "--no-deps", "ner")
+    until(lambda: stack.slots("ner") == 1, 60, "the service again")
 
 
 def test_a_worker_of_another_machine_joins(stack: Stack, until: Callable[..., Any]) -> None:
