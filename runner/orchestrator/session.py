@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -32,6 +34,20 @@ POSTGRESQL_PARAMETERS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+
+
+class _Sqlite(PooledSqliteDatabase):
+    """SQLite that also waits while a neighbour turns a new file to WAL, and would give up."""
+
+    def _set_pragmas(self, conn: Any) -> None:
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                return super()._set_pragmas(conn)
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
 
 class Session:
@@ -97,7 +113,7 @@ def connections(url: str) -> Any:
                 "path, `sqlite:////var/lib/nlp-runner/jobs.db`."
             )
         # The pool hands a connection to one thread at a time, which is all that SQLite asks for.
-        return PooledSqliteDatabase(path, pragmas=SQLITE_PRAGMAS, check_same_thread=False)
+        return _Sqlite(path, pragmas=SQLITE_PRAGMAS, check_same_thread=False)
     if url.startswith(("postgresql://", "postgres://")):
         try:
             parameters: dict[str, Any] = parse_dsn(url)
