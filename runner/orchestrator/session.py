@@ -44,8 +44,9 @@ class _Sqlite(PooledSqliteDatabase):
         while True:
             try:
                 return super()._set_pragmas(conn)
-            except sqlite3.OperationalError:
-                if time.monotonic() > deadline:
+            except sqlite3.OperationalError as error:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
 
